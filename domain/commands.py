@@ -1,0 +1,397 @@
+"""The commands: what anyone may ask of a cell. A command may be refused; a fact never.
+
+Every command is one frozen pydantic model. The JSON Schemas, the AsyncAPI page and the dead-letter
+messages are generated from these models, so bounds live here and nowhere else. Integers throughout;
+units are in the names (`_s`, `_ms`, `_mib`, `_milli`, `_ppm`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+VERSION: Final = 1
+"""Version of every command's schema; it is part of the CloudEvents type."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+"""An identifier that a caller chooses: letters, digits, dot, dash, underscore; 128 at most."""
+
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+Text = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+MAX_S: Final = 10 * 365 * 86_400
+MAX_MS: Final = 1 << 52
+MAX_SLOTS: Final = 1_000_000
+
+Seconds = Annotated[int, Field(ge=0, le=MAX_S)]
+Millis = Annotated[int, Field(ge=0, le=MAX_MS)]
+Slots = Annotated[int, Field(ge=0, le=MAX_SLOTS)]
+Weight = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Tier(StrEnum):
+    """SLA tier, strongest first."""
+
+    RESERVED = "reserved"
+    PREMIUM = "premium"
+    STANDARD = "standard"
+    BASIC = "basic"
+
+
+TIERS: Final = tuple(Tier)
+"""Rank of a tier is its index here: a smaller rank is the stronger promise."""
+
+
+class Level(StrEnum):
+    """Level of the fabric tree, widest first."""
+
+    REGION = "region"
+    CLUSTER = "cluster"
+    BLOCK = "block"
+    RACK = "rack"
+    NODE = "node"
+
+
+LEVELS: Final = tuple(Level)
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Flavour(Model):
+    """An accelerator type that the job accepts; earlier in the list is preferred."""
+
+    accelerator: Name
+    after_wait_s: Seconds = 0
+    """Considered only once the job has waited this long: the fallback to a second choice."""
+
+
+class ReplicaGroup(Model):
+    """`count` equal replicas, each on one node: the unit of a gang."""
+
+    name: Name = "main"
+    count: Annotated[int, Field(ge=1, le=16_384)] = 1
+    slots: Annotated[int, Field(ge=0, le=64)] = 1
+    """Accelerator slots of each replica; 0 for a replica that needs only its host."""
+    share_milli: Annotated[int, Field(ge=1, le=1000)] = 1000
+    """Share of its one device, in thousandths; below 1000 only with `slots` = 1."""
+    host_cpu_milli: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    host_memory_mib: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    max_per_node: Annotated[int, Field(ge=1, le=64)] | None = None
+    """At most this many of the group's replicas on one node."""
+
+    @model_validator(mode="after")
+    def _share_of_one_device(self) -> Self:
+        if self.share_milli < 1000 and self.slots != 1:
+            raise ValueError("share_milli below 1000 is for groups of slots = 1")
+        return self
+
+
+class Selector(Model):
+    """Matches a node whose label has one of the values."""
+
+    label: Label
+    values: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)]
+
+
+class Preference(Selector):
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class Placement(Model):
+    """Where the job may and would like to run.
+
+    Labels of a node include its fabric path as `region`, `cluster`, `block` and `rack`.
+    """
+
+    require: Annotated[tuple[Selector, ...], Field(max_length=16)] = ()
+    forbid: Annotated[tuple[Selector, ...], Field(max_length=16)] = ()
+    prefer: Annotated[tuple[Preference, ...], Field(max_length=16)] = ()
+    required_level: Level = Level.CLUSTER
+    """All replicas lie within one domain of this level."""
+    preferred_level: Level | None = None
+    """Tried first; by default the narrowest level that holds the gang."""
+
+
+class Runtime(Model):
+    estimate_s: Seconds | None = None
+    max_s: Annotated[int, Field(ge=1, le=MAX_S)] | None = None
+    """The attempt is ended after this long."""
+    checkpoint_interval_s: Seconds = 0
+    """0: the job keeps nothing; a preemption loses all since its start."""
+    checkpoint_write_s: Seconds = 0
+    restore_s: Seconds = 0
+    grace_s: Annotated[int, Field(ge=0, le=86_400)] = 30
+    """Time from the request to stop until the attempt is ended for it."""
+
+
+class SubmitJob(Model):
+    """Ask for a job to be run: one gang of all its replica groups."""
+
+    type: Literal["SubmitJob"] = "SubmitJob"
+    job: Name
+    queue: Name
+    tier: Tier = Tier.STANDARD
+    priority: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Within tier and queue; higher first."""
+    groups: Annotated[tuple[ReplicaGroup, ...], Field(min_length=1, max_length=16)]
+    flavours: Annotated[tuple[Flavour, ...], Field(min_length=1, max_length=8)]
+    placement: Placement = Placement()
+    runtime: Runtime = Runtime()
+    preemptible: bool = True
+    max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Attempts that failed by themselves are retried this often; a preemption does not count."""
+    reservation: Name | None = None
+    labels: Annotated[dict[Label, Text], Field(max_length=32)] = {}
+
+    @model_validator(mode="after")
+    def _groups_differ(self) -> Self:
+        if len({g.name for g in self.groups}) != len(self.groups):
+            raise ValueError("groups must have different names")
+        if len({f.accelerator for f in self.flavours}) != len(self.flavours):
+            raise ValueError("flavours must name different accelerators")
+        if not any(g.slots for g in self.groups) and len(self.groups) > 1:
+            raise ValueError("a job without accelerators has one group")
+        return self
+
+
+class CancelJob(Model):
+    type: Literal["CancelJob"] = "CancelJob"
+    job: Name
+    reason: Text = ""
+
+
+class AmendJob(Model):
+    """Change a waiting job; fields left out stay as they are. Seniority is kept."""
+
+    type: Literal["AmendJob"] = "AmendJob"
+    job: Name
+    priority: Annotated[int, Field(ge=0, le=1000)] | None = None
+    tier: Tier | None = None
+    estimate_s: Seconds | None = None
+
+
+class PreemptJob(Model):
+    """An operator asks a running job to make room; it is requeued with its seniority."""
+
+    type: Literal["PreemptJob"] = "PreemptJob"
+    job: Name
+    reason: Text = ""
+
+
+class FabricPath(Model):
+    """The node's place in the fabric tree."""
+
+    region: Name
+    cluster: Name
+    block: Name
+    rack: Name
+
+
+class RegisterNode(Model):
+    """A node appears, or comes back with what it has now."""
+
+    type: Literal["RegisterNode"] = "RegisterNode"
+    node: Name
+    accelerator: Name
+    kind: Literal["gpu", "npu", "cpu"] = "gpu"
+    slots: Annotated[int, Field(ge=0, le=64)]
+    memory_mib: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    """Memory of one accelerator."""
+    host_cpu_milli: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    host_memory_mib: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    path: FabricPath
+    labels: Annotated[dict[Label, Text], Field(max_length=32)] = {}
+    lease_s: Annotated[int, Field(ge=0, le=86_400)] = 0
+    """Silence longer than this means that the node is lost; 0: it is never lost by silence."""
+
+    @model_validator(mode="after")
+    def _path_is_not_a_label(self) -> Self:
+        if not self.labels.keys().isdisjoint(LEVELS):
+            raise ValueError("labels must not repeat a level of the path")
+        return self
+
+
+class ReportNode(Model):
+    """Sign of life from a node's agent; renews its lease."""
+
+    type: Literal["ReportNode"] = "ReportNode"
+    node: Name
+    healthy: bool = True
+    reason: Text = ""
+
+
+class CordonNode(Model):
+    """No new work on the node (or, with `cordoned` false, new work again)."""
+
+    type: Literal["CordonNode"] = "CordonNode"
+    node: Name
+    cordoned: bool = True
+    reason: Text = ""
+
+
+class DrainNode(Model):
+    """Cordon the node and move its work away by the end of the grace period of each job."""
+
+    type: Literal["DrainNode"] = "DrainNode"
+    node: Name
+    reason: Text = ""
+
+
+class RemoveNode(Model):
+    type: Literal["RemoveNode"] = "RemoveNode"
+    node: Name
+    reason: Text = ""
+
+
+class Quota(Model):
+    """An account's quota for one accelerator type, in slots."""
+
+    accelerator: Name
+    nominal: Slots
+    borrowing_limit: Slots | None = None
+    """Most that the account may use beyond its nominal; None: no limit."""
+    lending_limit: Slots | None = None
+    """Most of the nominal that others may use while it is idle; None: all of it."""
+
+
+class Queue(Model):
+    queue: Name
+    weight: Weight = 1000
+    order: Literal["skip", "strict"] = "skip"
+    """skip: a job that does not fit lets later ones pass; strict: it does not."""
+
+
+class SetQuota(Model):
+    """Create an account or replace what it has; its queues are those listed here."""
+
+    type: Literal["SetQuota"] = "SetQuota"
+    account: Name
+    parent: Name | None = None
+    weight: Weight = 1000
+    quotas: Annotated[tuple[Quota, ...], Field(max_length=64)] = ()
+    queues: Annotated[tuple[Queue, ...], Field(max_length=256)] = ()
+
+    @model_validator(mode="after")
+    def _entries_differ(self) -> Self:
+        if len({q.accelerator for q in self.quotas}) != len(self.quotas):
+            raise ValueError("quotas must name different accelerators")
+        if len({q.queue for q in self.queues}) != len(self.queues):
+            raise ValueError("queues must have different names")
+        return self
+
+
+class RequestReservation(Model):
+    """Hold `count` nodes x `slots` in one fabric domain from `start_ms` until `end_ms`."""
+
+    type: Literal["RequestReservation"] = "RequestReservation"
+    reservation: Name
+    account: Name
+    accelerator: Name
+    count: Annotated[int, Field(ge=1, le=16_384)]
+    slots: Annotated[int, Field(ge=1, le=64)]
+    start_ms: Millis
+    end_ms: Millis
+    queues: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
+    """Queues whose jobs may use it, if they name it."""
+    required_level: Level = Level.CLUSTER
+    require: Annotated[tuple[Selector, ...], Field(max_length=16)] = ()
+
+    @model_validator(mode="after")
+    def _window_is_not_empty(self) -> Self:
+        if self.end_ms <= self.start_ms:
+            raise ValueError("end_ms must be after start_ms")
+        return self
+
+
+class CancelReservation(Model):
+    type: Literal["CancelReservation"] = "CancelReservation"
+    reservation: Name
+    reason: Text = ""
+
+
+class ReportAttempt(Model):
+    """What became of an attempt, from the agents of its nodes."""
+
+    type: Literal["ReportAttempt"] = "ReportAttempt"
+    job: Name
+    attempt: Annotated[int, Field(ge=1, le=1_000_000)]
+    state: Literal["running", "finished", "failed", "stopped"]
+    nodes: Annotated[tuple[Name, ...], Field(max_length=16_384)] = ()
+    """The nodes that the reporter speaks for; empty: all nodes of the attempt."""
+    reason: Text = ""
+
+
+class ReportCheckpoint(Model):
+    """The attempt's work until `at_ms` is safe."""
+
+    type: Literal["ReportCheckpoint"] = "ReportCheckpoint"
+    job: Name
+    attempt: Annotated[int, Field(ge=1, le=1_000_000)]
+    at_ms: Millis
+    size_mib: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    ref: Text = ""
+
+
+class PolicyParameters(Model):
+    """What an operator may turn while the cell runs."""
+
+    preemption: bool = True
+    min_run_s: Annotated[tuple[Seconds, Seconds, Seconds, Seconds], Field()] = (0, 600, 600, 600)
+    """By tier: an attempt is no victim before it has run this long."""
+    max_preemptions_per_round: Annotated[int, Field(ge=0, le=10_000)] = 64
+    requeue_backoff_s: Seconds = 30
+    """Wait after an attempt failed by itself, doubled for each further failure."""
+    duplicate_window_s: Annotated[int, Field(ge=60, le=MAX_S)] = 7 * 86_400
+    """How long a command's id is remembered; an older command is refused as stale."""
+
+
+class SetPolicy(Model):
+    """Replace the cell's policy; it counts from the next step of the same round on."""
+
+    type: Literal["SetPolicy"] = "SetPolicy"
+    parameters: PolicyParameters
+    reason: Text = ""
+
+
+Command = (
+    SubmitJob
+    | CancelJob
+    | AmendJob
+    | PreemptJob
+    | RegisterNode
+    | ReportNode
+    | CordonNode
+    | DrainNode
+    | RemoveNode
+    | SetQuota
+    | RequestReservation
+    | CancelReservation
+    | ReportAttempt
+    | ReportCheckpoint
+    | SetPolicy
+)
+
+COMMANDS: Final[dict[str, type[Command]]] = {
+    model.__name__: model
+    for model in (
+        SubmitJob,
+        CancelJob,
+        AmendJob,
+        PreemptJob,
+        RegisterNode,
+        ReportNode,
+        CordonNode,
+        DrainNode,
+        RemoveNode,
+        SetQuota,
+        RequestReservation,
+        CancelReservation,
+        ReportAttempt,
+        ReportCheckpoint,
+        SetPolicy,
+    )
+}

@@ -1,0 +1,262 @@
+"""The facts: what a cell decided, in the past tense. The fold applies facts and never refuses one.
+
+A fact that follows from a command names it by its place in the round (`command`) and does not
+repeat it. Slots are accelerator slots; placements are lists of (node, replicas x slots) pairs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+Placed = tuple[str, int]
+"""A node and the slots on it."""
+
+
+class Why(Struct, frozen=True, gc=False):
+    """The reason of a placement: what was compared, and what came second."""
+
+    tier: int
+    """Rank of the tier: 0 is the strongest promise."""
+    share_ppm: int
+    """Dominant share of the queue including this job, over its weight."""
+    candidates: int
+    """Nodes (or, for a gang, domains) that could have taken it."""
+    chosen: str
+    score: tuple[int, ...]
+    """Left-over slots first; the smaller score won."""
+    runner_up: str | None = None
+    runner_up_score: tuple[int, ...] | None = None
+    flavour: int = 0
+    """Index of the flavour in the job's list."""
+
+
+class Victim(Struct, frozen=True, gc=False):
+    job: str
+    attempt: int
+    cost_slot_s: int
+    """Slot-seconds lost: since its last checkpoint, plus its restore time."""
+
+
+class Fact(Struct, frozen=True, gc=False, tag_field="t", tag=True, omit_defaults=True):
+    """Base of all facts; `t` in the JSON is the class name."""
+
+
+class JobAdmitted(Fact, frozen=True, tag="JobAdmitted"):
+    command: int
+    shape: int
+
+
+class JobAmended(Fact, frozen=True, tag="JobAmended"):
+    command: int
+    shape: int
+
+
+class JobRequeued(Fact, frozen=True, tag="JobRequeued"):
+    """The job waits again, with the seniority that it had."""
+
+    job: str
+    reason: str
+    not_before_ms: int = 0
+
+
+class JobClaimed(Fact, frozen=True, tag="JobClaimed"):
+    """Slots are held for the job's next attempt until those still in use become free."""
+
+    job: str
+    attempt: int
+    nodes: list[Placed]
+    waits_for: list[Placed]
+    flavour: int
+    why: Why
+
+
+class AttemptStarted(Fact, frozen=True, tag="AttemptStarted"):
+    """The attempt's slots are its own and its agents are told to start it."""
+
+    job: str
+    attempt: int
+    nodes: list[Placed] = []
+    """Empty if the attempt was claimed before: the nodes are those of the claim."""
+    flavour: int = 0
+    why: Why | None = None
+
+
+class AttemptRunning(Fact, frozen=True, tag="AttemptRunning"):
+    command: int
+    job: str
+
+
+class CheckpointRecorded(Fact, frozen=True, tag="CheckpointRecorded"):
+    command: int
+    job: str
+
+
+class AttemptStopping(Fact, frozen=True, tag="AttemptStopping"):
+    """The attempt's agents are told to stop it; at `stop_by_ms` it counts as ended."""
+
+    job: str
+    attempt: int
+    reason: str
+    stop_by_ms: int
+
+
+class AttemptReported(Fact, frozen=True, tag="AttemptReported"):
+    """Some, not all, nodes of the attempt reported a state."""
+
+    command: int
+    job: str
+
+
+class AttemptEnded(Fact, frozen=True, tag="AttemptEnded"):
+    job: str
+    attempt: int
+    reason: str
+    """finished, failed, preempted, drained, cancelled, node_lost, overran, or withdrawn."""
+    lost_slot_s: int = 0
+
+
+class JobFinished(Fact, frozen=True, tag="JobFinished"):
+    job: str
+
+
+class JobFailed(Fact, frozen=True, tag="JobFailed"):
+    job: str
+    reason: str
+
+
+class JobCancelled(Fact, frozen=True, tag="JobCancelled"):
+    job: str
+    command: int
+
+
+class PreemptionDecided(Fact, frozen=True, tag="PreemptionDecided"):
+    """Whole gangs make room for a higher claim."""
+
+    preemptor: str
+    """A job, or a reservation if `cause` is reservation."""
+    cause: str
+    """reclaim, tier, reservation, or operator."""
+    victims: list[Victim]
+    candidates: int
+    """Domains or nodes that were compared."""
+    runner_up_cost_slot_s: int | None = None
+
+
+class ShapeBlocked(Fact, frozen=True, tag="ShapeBlocked"):
+    """Why the waiting jobs of a shape wait; told again only when the reason changes."""
+
+    shape: int
+    reason: str
+    needed: int = 0
+    available: int = 0
+    where: str = ""
+    """The account whose quota, or the label or domain, that binds."""
+
+
+class NodeRegistered(Fact, frozen=True, tag="NodeRegistered"):
+    command: int
+
+
+class NodeReported(Fact, frozen=True, tag="NodeReported"):
+    """A sign of life; `healthy` as the agent says."""
+
+    node: str
+    lease_until_ms: int
+    healthy: bool = True
+
+
+class NodeCordoned(Fact, frozen=True, tag="NodeCordoned"):
+    node: str
+    cordoned: bool
+
+
+class NodeDraining(Fact, frozen=True, tag="NodeDraining"):
+    node: str
+
+
+class NodeDrained(Fact, frozen=True, tag="NodeDrained"):
+    node: str
+
+
+class NodeLost(Fact, frozen=True, tag="NodeLost"):
+    node: str
+    reason: str
+
+
+class NodeRemoved(Fact, frozen=True, tag="NodeRemoved"):
+    node: str
+
+
+class QuotaSet(Fact, frozen=True, tag="QuotaSet"):
+    command: int
+
+
+class ReservationConfirmed(Fact, frozen=True, tag="ReservationConfirmed"):
+    command: int
+
+
+class ReservationClaimed(Fact, frozen=True, tag="ReservationClaimed"):
+    """Nodes are bound; slots that are still in use are waited for."""
+
+    reservation: str
+    nodes: list[Placed]
+    waits_for: list[Placed] = []
+
+
+class ReservationActive(Fact, frozen=True, tag="ReservationActive"):
+    reservation: str
+
+
+class ReservationMissed(Fact, frozen=True, tag="ReservationMissed"):
+    """The window began, and so many slots of the promise could not be held."""
+
+    reservation: str
+    shortfall_slots: int
+
+
+class ReservationEnded(Fact, frozen=True, tag="ReservationEnded"):
+    reservation: str
+    reason: str
+    """ended, cancelled, or node_lost (it will be bound anew)."""
+
+
+class PolicySet(Fact, frozen=True, tag="PolicySet"):
+    command: int
+    version: int
+
+
+AnyFact = (
+    JobAdmitted
+    | JobAmended
+    | JobRequeued
+    | JobClaimed
+    | AttemptStarted
+    | AttemptRunning
+    | CheckpointRecorded
+    | AttemptStopping
+    | AttemptReported
+    | AttemptEnded
+    | JobFinished
+    | JobFailed
+    | JobCancelled
+    | PreemptionDecided
+    | ShapeBlocked
+    | NodeRegistered
+    | NodeReported
+    | NodeCordoned
+    | NodeDraining
+    | NodeDrained
+    | NodeLost
+    | NodeRemoved
+    | QuotaSet
+    | ReservationConfirmed
+    | ReservationClaimed
+    | ReservationActive
+    | ReservationMissed
+    | ReservationEnded
+    | PolicySet
+)
+
+FACTS: Final[dict[str, type[Fact]]] = {c.__name__: c for c in Fact.__subclasses__()}
