@@ -1,7 +1,7 @@
 """The facts: what a cell decided, in the past tense. The fold applies facts and never refuses one.
 
 A fact that follows from a command names it by its place in the round (`command`) and does not
-repeat it. Slots are accelerator slots; placements are lists of (node, replicas x slots) pairs.
+repeat it. Slots are accelerator slots.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from typing import Final
 
 from msgspec import Struct
 
-Placed = tuple[str, int]
-"""A node and the slots on it."""
+Placed = tuple[str, int, int, int]
+"""A node, the replicas on it, the index of their group, and the shared device's number or -1."""
+
+Held = tuple[str, int]
+"""A node, and a number of slots on it."""
 
 
 class Why(Struct, frozen=True, gc=False):
@@ -67,7 +70,7 @@ class JobClaimed(Fact, frozen=True, tag="JobClaimed"):
     job: str
     attempt: int
     nodes: list[Placed]
-    waits_for: list[Placed]
+    waits_for: list[Held]
     flavour: int
     why: Why
 
@@ -113,7 +116,7 @@ class AttemptEnded(Fact, frozen=True, tag="AttemptEnded"):
     job: str
     attempt: int
     reason: str
-    """finished, failed, preempted, drained, cancelled, node_lost, overran, or withdrawn."""
+    """finished, failed, preempted, drained, cancelled, node_lost, overran, reservation_ended."""
     lost_slot_s: int = 0
 
 
@@ -128,7 +131,6 @@ class JobFailed(Fact, frozen=True, tag="JobFailed"):
 
 class JobCancelled(Fact, frozen=True, tag="JobCancelled"):
     job: str
-    command: int
 
 
 class PreemptionDecided(Fact, frozen=True, tag="PreemptionDecided"):
@@ -201,8 +203,8 @@ class ReservationClaimed(Fact, frozen=True, tag="ReservationClaimed"):
     """Nodes are bound; slots that are still in use are waited for."""
 
     reservation: str
-    nodes: list[Placed]
-    waits_for: list[Placed] = []
+    nodes: list[Held]
+    waits_for: list[Held] = []
 
 
 class ReservationActive(Fact, frozen=True, tag="ReservationActive"):
@@ -216,10 +218,23 @@ class ReservationMissed(Fact, frozen=True, tag="ReservationMissed"):
     shortfall_slots: int
 
 
-class ReservationEnded(Fact, frozen=True, tag="ReservationEnded"):
+class ReservationUnbound(Fact, frozen=True, tag="ReservationUnbound"):
+    """The reservation lost a node; another one will be bound in its place if there is one."""
+
+    reservation: str
+    node: str
+
+
+class ReservationClosing(Fact, frozen=True, tag="ReservationClosing"):
+    """No new work in it; it ends when the work in it has ended."""
+
     reservation: str
     reason: str
-    """ended, cancelled, or node_lost (it will be bound anew)."""
+    """ended, or cancelled."""
+
+
+class ReservationEnded(Fact, frozen=True, tag="ReservationEnded"):
+    reservation: str
 
 
 class PolicySet(Fact, frozen=True, tag="PolicySet"):
@@ -255,6 +270,8 @@ AnyFact = (
     | ReservationClaimed
     | ReservationActive
     | ReservationMissed
+    | ReservationUnbound
+    | ReservationClosing
     | ReservationEnded
     | PolicySet
 )

@@ -1,0 +1,368 @@
+"""The state of one cell: the fold of its ledger.
+
+`domain.evolve` is its only writer. The digest is a sum of one hash for each entity, kept up to date
+by those that a round touched, so that its cost grows with the round and not with the state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
+import msgspec
+from pydantic import BaseModel, TypeAdapter
+
+from domain import nodes as node_rules
+from domain import quota, snapshots
+from domain.commands import COMMANDS, Command, PolicyParameters, SubmitJob
+from domain.fabric import Fabric
+from domain.jobs import Job, Run
+from domain.ledger import Accepted, Head, Header
+from domain.memory import Memory
+from domain.nodes import Node
+from domain.quota import Account, Queue
+from domain.refusals import Refused
+from domain.reservations import Reservation
+from domain.shapes import Need, Shape
+from domain.timers import Timers
+
+Entity = Account | Queue | Node | Job | Shape | Reservation
+CommandT = TypeVar("CommandT", bound=BaseModel)
+
+MAX_SHAPES: Final = 100_000
+_MASK: Final = (1 << 128) - 1
+_pack: Final = msgspec.msgpack.Encoder().encode
+_adapters: Final = {name: TypeAdapter(model) for name, model in COMMANDS.items()}
+
+
+def parse(accepted: Accepted) -> Command:
+    """The command's model. Raises Refused if its body is not what intake lets through."""
+    try:
+        command: Command = _adapters[accepted.type].validate_json(bytes(accepted.data))
+    except (KeyError, ValueError) as error:
+        raise Refused("malformed", "", "the body is not a valid command of its type") from error
+    return command
+
+
+class Changes:
+    """What a round changed: entities as they are now, and those that are no more."""
+
+    __slots__ = ("gone", "touched")
+
+    def __init__(self, touched: list[Entity], gone: list[Entity]) -> None:
+        self.touched = touched
+        self.gone = gone
+
+
+class Cell:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.now_ms = 0
+        self.head = Head()
+        self.inputs: dict[str, int] = {}
+        self.policy = PolicyParameters()
+        self.policy_version = 0
+        self.accounts: dict[str, Account] = {}
+        self.queues: dict[str, Queue] = {}
+        self.nodes: dict[str, Node] = {}
+        self.jobs: dict[str, Job] = {}
+        self.shapes: dict[int, Shape] = {}
+        self.reservations: dict[str, Reservation] = {}
+        self.memory = Memory()
+        self.next_node = 0
+        self.next_job = 0
+        self.next_shape = 0
+        self.next_queue = 0
+        # Derived from the above:
+        self.fabric = Fabric()
+        self.timers = Timers()
+        self.shape_of: dict[bytes, Shape] = {}
+        self.fallback_shapes: dict[int, Shape] = {}
+        self.needs: dict[bytes, Need] = {}
+        self.total: dict[str, int] = {}
+        """Slots of the nodes that are not lost, by accelerator type."""
+        # Of the round in progress:
+        self._accepted: list[Accepted] = []
+        self._commands: dict[int, Command] = {}
+        self._ready: list[Run] = []
+        self._touched: dict[Entity, None] = {}
+        self._gone: dict[Entity, None] = {}
+        self._sum = 0
+
+    # --- the round in progress --------------------------------------------------------------------
+
+    def open(self, header: Header, accepted: list[Accepted]) -> None:
+        """Begin a round: time moves, and what is due to be forgotten or to rest no more is."""
+        assert header.round == self.head.round + 1, "rounds have no gaps"
+        assert header.now_ms >= self.now_ms, "time never goes back"
+        self.now_ms = header.now_ms
+        self._accepted = accepted
+        self._commands.clear()
+        self.memory.forget(self.now_ms - self.policy.duplicate_window_s * 1000)
+        for job in self.timers.rested_jobs(self.now_ms):
+            job.not_before_ms = 0
+            job.shape.join(job)
+            self.touch(job)
+
+    def accepted(self, index: int) -> Accepted:
+        return self._accepted[index]
+
+    def parsed(self, index: int) -> Command:
+        command = self._commands.get(index)
+        if command is None:
+            command = self._commands[index] = parse(self._accepted[index])
+        return command
+
+    def command(self, index: int, model: type[CommandT]) -> CommandT:
+        command = self.parsed(index)
+        assert isinstance(command, model), f"command {index} is not a {model.__name__}"
+        return command
+
+    def close(self) -> Changes:
+        """End the round: bring the digest up to date and tell what changed."""
+        touched = [e for e in self._touched if e not in self._gone]
+        for entity in touched:
+            mark = int.from_bytes(
+                hashlib.blake2b(_pack((entity.kind, entity.state())), digest_size=16).digest()
+            )
+            self._sum += mark - entity.mark
+            entity.mark = mark
+        for entity in self._gone:
+            self._sum -= entity.mark
+        changes = Changes(touched, list(self._gone))
+        self._touched.clear()
+        self._gone.clear()
+        return changes
+
+    def digest(self) -> str:
+        """Digest of the whole state between rounds, in hex."""
+        counters = (
+            self.name,
+            self.now_ms,
+            self.next_node,
+            self.next_job,
+            self.next_shape,
+            self.next_queue,
+            self.policy_version,
+            self.policy.model_dump_json(),
+        )
+        total = (self._sum + self.memory.digest) & _MASK
+        return hashlib.blake2b(_pack((counters, total.to_bytes(16))), digest_size=16).hexdigest()
+
+    def believe(self, head: Head, inputs: dict[str, int]) -> None:
+        """The round's record is the believed one."""
+        self.head = head
+        self.inputs = inputs
+
+    def touch(self, entity: Entity) -> None:
+        self._touched[entity] = None
+
+    def left(self, entity: Entity) -> None:
+        self._gone[entity] = None
+
+    # --- accounts and queues ----------------------------------------------------------------------
+
+    def rebuild_quota(self) -> None:
+        quota.rebuild(self.accounts.values())
+
+    # --- nodes ------------------------------------------------------------------------------------
+
+    def add_node(self, node: Node) -> None:
+        self.nodes[node.id] = node
+        self.fabric.add(node)
+        self._count_total(node, 1)
+
+    def drop_node(self, node: Node) -> None:
+        del self.nodes[node.id]
+        self.fabric.remove(node)
+        self._count_total(node, -1)
+
+    def _count_total(self, node: Node, by: int) -> None:
+        accelerator = node.spec.accelerator
+        self.total[accelerator] = self.total.get(accelerator, 0) + by * node.class_.slots
+
+    def changed_node(self, node: Node) -> None:
+        self.fabric.update(node)
+        self._touched[node] = None
+
+    # --- shapes -----------------------------------------------------------------------------------
+
+    def check_shape(self, key: bytes, accepted: Accepted) -> None:
+        """Raise Refused if a job of this new shape can never be run here."""
+        if len(self.shapes) >= MAX_SHAPES:
+            raise Refused("too_many_shapes", "", f"a cell holds at most {MAX_SHAPES} live shapes")
+        spec = parse(accepted)
+        assert isinstance(spec, SubmitJob), "only a SubmitJob has a shape"
+        queue = self.queues.get(spec.queue)
+        if queue is None:
+            raise Refused("unknown_queue", "queue", f"no queue {spec.queue!r} is known")
+        if spec.reservation is not None:
+            reservation = self.reservations.get(spec.reservation)
+            if reservation is None or reservation.closing:
+                rule = f"no live reservation {spec.reservation!r}"
+                raise Refused("unknown_reservation", "reservation", rule)
+            if spec.queue not in reservation.spec.queues:
+                rule = "the reservation does not name this queue"
+                raise Refused("not_in_reservation", "reservation", rule)
+
+    def add_shape(self, key: bytes) -> Shape:
+        body = msgspec.json.decode(key)
+        spec = SubmitJob.model_validate_json(msgspec.json.encode({**body, "job": "x"}))
+        shape = Shape(self.next_shape, key, spec, self.queues[spec.queue])
+        self.next_shape += 1
+        self.link_shape(shape)
+        self.touch(shape)
+        return shape
+
+    def link_shape(self, shape: Shape) -> None:
+        """Enter the shape into the tables, and find or make what it needs."""
+        self.shapes[shape.id] = shape
+        self.shape_of[shape.key] = shape
+        spec = shape.spec
+        groups = [g.model_dump() for g in spec.groups]
+        for flavour in spec.flavours:
+            key = _pack((flavour.accelerator, groups, spec.placement.model_dump(mode="json")))
+            need = self.needs.get(key)
+            if need is None:
+                need = self.needs[key] = Need(len(self.needs), flavour.accelerator, spec)
+            shape.needs.append(need)
+        if any(f.after_wait_s for f in spec.flavours):
+            self.fallback_shapes[shape.id] = shape
+
+    def leave_shape(self, shape: Shape) -> None:
+        """A job of the shape is at its end; the last one takes the shape with it."""
+        shape.jobs -= 1
+        if not shape.jobs:
+            del self.shapes[shape.id]
+            del self.shape_of[shape.key]
+            self.fallback_shapes.pop(shape.id, None)
+            self.left(shape)
+
+    # --- slots ------------------------------------------------------------------------------------
+
+    def occupy(self, run: Run, waits_for: Iterable[tuple[str, int]]) -> None:
+        """Give the run its slots; those in `waits_for` (node, slots) as they become free."""
+        run.missing = dict(waits_for)
+        shape, reservation = run.job.shape, run.reservation
+        for id_, slots in run.slots_by_node().items():
+            node = self.nodes[id_]
+            if reservation is not None:
+                reservation.used[id_] = reservation.used.get(id_, 0) + slots
+                node.runs[run] = 0
+                continue
+            missing = run.missing.get(id_, 0)
+            node.runs[run] = slots - missing
+            node.used += slots - missing
+            if missing:
+                node.waiting.append(run)
+        self.take_parts(run, 1)
+        for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
+            self.changed_node(self.nodes[id_])
+        if reservation is None:
+            self.charge(run, shape.size)
+        else:
+            self.touch(reservation)
+        self.touch(run.job)
+
+    def vacate(self, run: Run) -> None:
+        """Take from the run all that it held or waited for."""
+        shape, reservation = run.job.shape, run.reservation
+        self.take_parts(run, -1)
+        for id_, slots in run.slots_by_node().items():
+            node = self.nodes[id_]
+            own = node.runs.pop(run)
+            if reservation is not None:
+                reservation.used[id_] -= slots
+                if not reservation.used[id_]:
+                    del reservation.used[id_]
+            if id_ in run.missing:
+                node.waiting.remove(run)
+            node.used -= own
+            self.freed(node, own)
+        run.missing = {}
+        if reservation is None:
+            self.charge(run, -shape.size)
+        else:
+            self.touch(reservation)
+
+    def take_parts(self, run: Run, by: int) -> None:
+        """Host parts and shares of devices: taken with `by` 1, given back with -1."""
+        groups = run.job.shape.spec.groups
+        if run.job.shape.plain:
+            return
+        for id_, replicas, index, device in run.nodes:
+            node, group = self.nodes[id_], groups[index]
+            node.free_cpu_milli -= by * replicas * group.host_cpu_milli
+            node.free_memory_mib -= by * replicas * group.host_memory_mib
+            if device >= 0:
+                before = node.partial.get(device, 0)
+                after = before + by * replicas * group.share_milli
+                node.used += (after > 0) - (before > 0)
+                node.partial[device] = after
+                if not after:
+                    del node.partial[device]
+
+    def charge(self, run: Run, amount: int) -> None:
+        queue = run.job.shape.queue
+        queue.usage[run.accelerator] = queue.usage.get(run.accelerator, 0) + amount
+        queue.account.charge(run.accelerator, amount)
+        self.touch(queue.account)
+
+    def freed(self, node: Node, freed: int) -> None:
+        """Slots of the node became free: claims that wait for them come first."""
+        for holder in list(node.waiting) if freed else ():
+            got = min(holder.missing[node.id], node.class_.slots - node.used)
+            if not got:
+                continue
+            node.used += got
+            holder.missing[node.id] -= got
+            if isinstance(holder, Run):
+                node.runs[holder] += got
+                self.touch(holder.job)
+            else:
+                node.held[holder] += got
+                self.touch(holder)
+            if not holder.missing[node.id]:
+                del holder.missing[node.id]
+                node.waiting.remove(holder)
+                if isinstance(holder, Run) and not holder.missing:
+                    self._ready.append(holder)
+        self.changed_node(node)
+
+    def take_ready(self) -> list[Run]:
+        """Claims that wait for nothing more, each once, in the order of their jobs."""
+        ready = [r for r in self._ready if r.job.run is r and not r.missing and not r.started_ms]
+        self._ready.clear()
+        return sorted(ready, key=lambda r: r.job.number)
+
+    def runs_in(self, reservation: Reservation) -> list[Run]:
+        """Attempts that use the reservation, in the order of their jobs."""
+        runs = {r for id_ in reservation.used for r in self.nodes[id_].runs}
+        return sorted((r for r in runs if r.reservation is reservation), key=lambda r: r.job.number)
+
+    # --- snapshots --------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """All of the state between rounds."""
+        return snapshots.dump(self)
+
+    @staticmethod
+    def restore(data: bytes) -> Cell:
+        """The cell of a snapshot. Raises DamagedSnapshot if the digest inside is not its own."""
+        return snapshots.load(data, Cell)
+
+    def entities(self) -> Iterable[Entity]:
+        tables: tuple[dict[Any, Any], ...] = (
+            self.accounts,
+            self.queues,
+            self.nodes,
+            self.shapes,
+            self.jobs,
+            self.reservations,
+        )
+        for table in tables:
+            yield from table.values()
+
+    def make_node(self, index: int, spec: Any) -> Node:
+        return node_rules.make(self.fabric, index, spec)

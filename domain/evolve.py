@@ -1,0 +1,85 @@
+"""The fold: the one door through which facts change a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from domain import accounts, facts, jobs, nodes, policy, reservations, waiting
+from domain.ledger import Head, Round
+
+if TYPE_CHECKING:
+    from domain.cell import Cell, Changes
+
+
+class Divergence(Exception):
+    """The fold of a believed record gave another state than the record says."""
+
+    def __init__(self, round: int, expected: str, found: str) -> None:
+        super().__init__(f"round {round}: state digest {found}, the record says {expected}")
+        self.round = round
+
+
+def _nothing(cell: Cell, fact: object) -> None:
+    """The fact tells a reason; others of the same round change the state."""
+
+
+APPLY: Final[dict[type, Callable[[Cell, Any], None]]] = {
+    facts.JobAdmitted: jobs.apply_admitted,
+    facts.JobAmended: jobs.apply_amended,
+    facts.JobRequeued: jobs.apply_requeued,
+    facts.JobClaimed: jobs.apply_claimed,
+    facts.AttemptStarted: jobs.apply_started,
+    facts.AttemptRunning: jobs.apply_running,
+    facts.CheckpointRecorded: jobs.apply_checkpoint,
+    facts.AttemptStopping: jobs.apply_stopping,
+    facts.AttemptReported: jobs.apply_reported,
+    facts.AttemptEnded: jobs.apply_ended,
+    facts.JobFinished: jobs.apply_gone,
+    facts.JobFailed: jobs.apply_gone,
+    facts.JobCancelled: jobs.apply_gone,
+    facts.PreemptionDecided: _nothing,
+    facts.ShapeBlocked: waiting.apply_blocked,
+    facts.NodeRegistered: nodes.apply_registered,
+    facts.NodeReported: nodes.apply_reported,
+    facts.NodeCordoned: nodes.apply_cordoned,
+    facts.NodeDraining: nodes.apply_draining,
+    facts.NodeDrained: nodes.apply_drained,
+    facts.NodeLost: nodes.apply_lost,
+    facts.NodeRemoved: nodes.apply_removed,
+    facts.QuotaSet: accounts.apply_set,
+    facts.ReservationConfirmed: reservations.apply_confirmed,
+    facts.ReservationClaimed: reservations.apply_claimed,
+    facts.ReservationActive: reservations.apply_active,
+    facts.ReservationMissed: reservations.apply_missed,
+    facts.ReservationUnbound: reservations.apply_unbound,
+    facts.ReservationClosing: reservations.apply_closing,
+    facts.ReservationEnded: reservations.apply_ended,
+    facts.PolicySet: policy.apply_set,
+}
+
+
+def apply(cell: Cell, fact: facts.AnyFact) -> None:
+    APPLY[type(fact)](cell, fact)
+
+
+def evolve(cell: Cell, round: Round, head: Head) -> Changes:
+    """Apply a believed record, whose head is `head`, to the state before it.
+
+    Raises Divergence if the state after it is not the one that the record names; the cell is then
+    of no more use.
+    """
+    cell.open(round.header, round.commands)
+    known = set(round.duplicates)
+    for index, accepted in enumerate(round.commands):
+        if index not in known:
+            cell.memory.remember_command(accepted.source, accepted.id, cell.now_ms)
+    for fact in round.facts:
+        apply(cell, fact)
+    cell.take_ready()
+    changes = cell.close()
+    found = cell.digest()
+    if found != round.state:
+        raise Divergence(round.header.round, round.state, found)
+    cell.believe(head, round.inputs)
+    return changes

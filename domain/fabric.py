@@ -1,0 +1,200 @@
+"""Capacity: nodes in the fabric tree, and how many of them have how many free slots.
+
+Counts are kept up to date by each change of a node, so that a question about a domain reads a few
+integers instead of its nodes. Everything here is derived from the nodes: it is rebuilt, equal in
+every answer, from a snapshot.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Final
+
+from domain.commands import LEVELS, Selector
+
+if TYPE_CHECKING:
+    from domain.nodes import Node
+
+REGION, CLUSTER, BLOCK, RACK, NODE = range(len(LEVELS))
+"""Levels of the fabric tree by their depth; the narrowest last."""
+
+
+class NodeClass:
+    """Nodes that differ only in place below their cluster: same type, slots and labels."""
+
+    __slots__ = ("accelerator", "counts", "free", "heaps", "id", "labels", "slots")
+
+    def __init__(self, id_: int, accelerator: str, slots: int, labels: Mapping[str, str]) -> None:
+        self.id = id_
+        self.accelerator = accelerator
+        self.slots = slots
+        self.labels = dict(labels)
+        """Labels of the nodes, with `region` and `cluster`."""
+        self.counts = [0] * (slots + 1)
+        """counts[k]: nodes with exactly k free slots."""
+        self.free = 0
+        self.heaps: list[list[int]] = [[] for _ in range(slots + 1)]
+        """heaps[k]: indexes of nodes that have, or once had, k free slots."""
+
+    def most_free(self) -> int:
+        """The largest number of free slots that one node has; -1 without any node."""
+        for k in range(self.slots, -1, -1):
+            if self.counts[k]:
+                return k
+        return -1
+
+
+class Domain:
+    """A place in the fabric: a region, cluster, block, or rack (its children are then nodes)."""
+
+    __slots__ = ("children", "counts", "free", "level", "nodes", "parent", "path")
+
+    def __init__(self, level: int, path: tuple[str, ...], parent: Domain | None) -> None:
+        self.level = level
+        self.path = path
+        self.parent = parent
+        self.children: list[Domain] = []
+        """In the order of their paths."""
+        self.nodes: list[Node] = []
+        """In the order of their indexes; only of a rack."""
+        self.counts: dict[int, list[int]] = {}
+        """By node class: counts[k] nodes with exactly k free slots."""
+        self.free: dict[int, int] = {}
+        """By node class: free slots."""
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.path)
+
+    def capacity(self, classes: Iterable[NodeClass], slots: int, per_node: int, want: int) -> int:
+        """Replicas of `slots` that fit, `per_node` at most on a node; 0 if surely below `want`."""
+        free = 0
+        for class_ in classes:
+            free += self.free.get(class_.id, 0)
+        if free < want * slots:
+            return 0
+        total = 0
+        for class_ in classes:
+            counts = self.counts.get(class_.id)
+            if counts is not None:
+                for k in range(slots, len(counts)):
+                    if counts[k]:
+                        total += counts[k] * min(k // slots, per_node)
+        return total
+
+
+class Fabric:
+    """All nodes of a cell by class and by domain."""
+
+    def __init__(self) -> None:
+        self.classes: list[NodeClass] = []
+        self.domains: list[list[Domain]] = [[] for _ in range(RACK + 1)]
+        """By level, in the order of their paths."""
+        self.by_index: dict[int, Node] = {}
+        self._class_of: dict[tuple[object, ...], NodeClass] = {}
+        self._domain_of: dict[tuple[str, ...], Domain] = {}
+
+    def class_for(
+        self, accelerator: str, slots: int, path: tuple[str, ...], labels: Mapping[str, str]
+    ) -> NodeClass:
+        key = (accelerator, slots, path[:BLOCK], tuple(sorted(labels.items())))
+        class_ = self._class_of.get(key)
+        if class_ is None:
+            known = {**labels, LEVELS[REGION].value: path[REGION], LEVELS[CLUSTER].value: path[1]}
+            class_ = NodeClass(len(self.classes), accelerator, slots, known)
+            self._class_of[key] = class_
+            self.classes.append(class_)
+        return class_
+
+    def rack_of(self, path: tuple[str, ...]) -> Domain:
+        """The rack at a path of (region, cluster, block, rack), made if it is new."""
+        domain = self._domain_of.get(path)
+        if domain is None:
+            parent = self.rack_of(path[:-1]) if len(path) > 1 else None
+            domain = Domain(len(path) - 1, path, parent)
+            self._domain_of[path] = domain
+            siblings = [self.domains[domain.level]]
+            if parent is not None:
+                siblings.append(parent.children)
+            for list_ in siblings:
+                insort(list_, domain, key=lambda d: d.path)
+        return domain
+
+    def add(self, node: Node) -> None:
+        self.by_index[node.index] = node
+        insort(node.rack.nodes, node, key=lambda n: n.index)
+        self._count(node, node.available, 1)
+
+    def remove(self, node: Node) -> None:
+        del self.by_index[node.index]
+        nodes = node.rack.nodes
+        del nodes[bisect_left(nodes, node.index, key=lambda n: n.index)]
+        self._count(node, node.available, -1)
+
+    def update(self, node: Node) -> None:
+        """Bring the counts up to date after the node's slots or state changed."""
+        available = node.count_available()
+        if available != node.available:
+            self._count(node, node.available, -1)
+            node.available = available
+            self._count(node, available, 1)
+
+    def _count(self, node: Node, available: int, by: int) -> None:
+        class_ = node.class_
+        class_.counts[available] += by
+        class_.free += by * available
+        if by > 0:
+            heap = class_.heaps[available]
+            heappush(heap, node.index)
+            if len(heap) > 64 and len(heap) > 4 * class_.counts[available]:
+                heap[:] = {i for i in heap if self._has(i, class_, available)}
+                heapify(heap)
+        domain: Domain | None = node.rack
+        while domain is not None:
+            counts = domain.counts.get(class_.id)
+            if counts is None:
+                counts = domain.counts[class_.id] = [0] * (class_.slots + 1)
+                domain.free[class_.id] = 0
+            counts[available] += by
+            domain.free[class_.id] += by * available
+            domain = domain.parent
+
+    def _has(self, index: int, class_: NodeClass, available: int) -> bool:
+        node = self.by_index.get(index)
+        return node is not None and node.available == available and node.class_ is class_
+
+    def smallest(self, class_: NodeClass, available: int, past: int = -1) -> Node | None:
+        """The node with the smallest index above `past` that has exactly these free slots."""
+        heap = class_.heaps[available]
+        kept: list[int] = []
+        found: Node | None = None
+        while heap:
+            index = heap[0]
+            if not self._has(index, class_, available):
+                heappop(heap)
+            elif index <= past:
+                kept.append(heappop(heap))
+            else:
+                found = self.by_index[index]
+                break
+        for index in kept:
+            heappush(heap, index)
+        return found
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes in the order of their indexes."""
+        return iter(self.by_index.values())
+
+
+_PATH_LABELS: Final = {LEVELS[BLOCK].value, LEVELS[RACK].value, LEVELS[NODE].value}
+
+
+def is_local(selector: Selector) -> bool:
+    """True iff the selector speaks of a place within a cluster, which a class does not tell."""
+    return selector.label in _PATH_LABELS
+
+
+def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
+    return labels.get(selector.label) in selector.values

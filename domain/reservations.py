@@ -1,0 +1,286 @@
+"""Reservations: slots held for a window, usable by the queues that they name.
+
+A reservation is bound to nodes when its window begins, not before: a node that fails earlier costs
+nothing. While it holds, jobs that name it are placed on its slots and charge no quota.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from domain import placement, preemption
+from domain.commands import LEVELS, CancelReservation, RequestReservation
+from domain.facts import (
+    Held,
+    PreemptionDecided,
+    ReservationActive,
+    ReservationClaimed,
+    ReservationClosing,
+    ReservationConfirmed,
+    ReservationEnded,
+    ReservationMissed,
+    ReservationUnbound,
+)
+from domain.fabric import NodeClass, matches
+from domain.refusals import Refused
+
+if TYPE_CHECKING:
+    from domain.cell import Cell
+    from domain.nodes import Node
+    from domain.turn import Turn
+
+MAX_RESERVATIONS: Final = 10_000
+
+
+class Reservation:
+    __slots__ = (
+        "active",
+        "closing",
+        "id",
+        "mark",
+        "missing",
+        "nodes",
+        "shortfall",
+        "spec",
+        "used",
+    )
+    kind = "reservation"
+
+    def __init__(self, spec: RequestReservation) -> None:
+        self.id = spec.reservation
+        self.spec = spec
+        self.nodes: dict[str, int] = {}
+        """Slots held, or waited for, by node."""
+        self.missing: dict[str, int] = {}
+        """Slots by node that others still use."""
+        self.used: dict[str, int] = {}
+        """Slots by node that jobs in the reservation use."""
+        self.active = False
+        self.closing = ""
+        """Why it closes; empty while it does not."""
+        self.shortfall = 0
+        """Slots of the promise that are missed now."""
+        self.mark = 0
+
+    @property
+    def status(self) -> str:
+        if self.closing:
+            return "closing"
+        if self.active:
+            return "active"
+        return "claimed" if self.nodes else "confirmed"
+
+    @property
+    def want(self) -> int:
+        """Replicas that are not bound to a node yet."""
+        return self.spec.count - sum(self.nodes.values()) // self.spec.slots
+
+    def next_ms(self) -> int | None:
+        if self.closing:
+            return None
+        return self.spec.end_ms if self.nodes or self.shortfall else self.spec.start_ms
+
+    def free_on(self, node: str) -> int:
+        return self.nodes[node] - self.missing.get(node, 0) - self.used.get(node, 0)
+
+    def state(self) -> tuple[object, ...]:
+        return (
+            self.id,
+            self.spec.model_dump_json(exclude_defaults=True),
+            sorted(self.nodes.items()),
+            sorted(self.missing.items()),
+            self.active,
+            self.closing,
+            self.shortfall,
+        )
+
+
+# --- decide ---------------------------------------------------------------------------------------
+
+
+def request_reservation(turn: Turn, command: RequestReservation, at: int) -> None:
+    cell = turn.cell
+    if command.reservation in cell.reservations:
+        raise Refused("reservation_exists", "reservation", "a live reservation has this name")
+    if len(cell.reservations) >= MAX_RESERVATIONS:
+        raise Refused("too_many_reservations", "reservation", f"at most {MAX_RESERVATIONS}")
+    if command.account not in cell.accounts:
+        raise Refused("unknown_account", "account", f"no account {command.account!r} is known")
+    for queue in command.queues:
+        if queue not in cell.queues:
+            raise Refused("unknown_queue", "queues", f"no queue {queue!r} is known")
+    if command.end_ms <= turn.header.now_ms:
+        raise Refused("window_is_over", "end_ms", "the window lies in the past")
+    _check_capacity(cell, command)
+    turn.emit(ReservationConfirmed(at))
+
+
+def _check_capacity(cell: Cell, command: RequestReservation) -> None:
+    """Refuse what the healthy nodes could not hold even if nothing ran on them."""
+    classes = classes_for(cell, command)
+    level = LEVELS.index(command.required_level)
+    largest, total = placement.empty_capacity(cell, classes, command.slots, level)
+    if largest < command.count:
+        rule = f"the largest {command.required_level} holds {largest} x {command.slots} slots"
+        raise Refused("never_fits", "count", rule)
+    taken = _most_reserved(cell, command)
+    if taken + command.count * command.slots > total:
+        rule = f"of {total} slots, {taken} are reserved in this window"
+        raise Refused("window_is_taken", "count", rule)
+
+
+def _most_reserved(cell: Cell, command: RequestReservation) -> int:
+    """The most slots of the type that other reservations hold at one moment of the window."""
+    others = [
+        r.spec
+        for r in cell.reservations.values()
+        if r.spec.accelerator == command.accelerator
+        and r.spec.start_ms < command.end_ms
+        and command.start_ms < r.spec.end_ms
+    ]
+    starts = [command.start_ms, *(o.start_ms for o in others if o.start_ms > command.start_ms)]
+    return max(
+        sum(o.count * o.slots for o in others if o.start_ms <= moment < o.end_ms)
+        for moment in starts
+    )
+
+
+def classes_for(cell: Cell, spec: RequestReservation) -> list[NodeClass]:
+    return [
+        c
+        for c in cell.fabric.classes
+        if c.accelerator == spec.accelerator and all(matches(s, c.labels) for s in spec.require)
+    ]
+
+
+def cancel_reservation(turn: Turn, command: CancelReservation, at: int) -> None:
+    reservation = turn.cell.reservations.get(command.reservation)
+    if reservation is None or reservation.closing:
+        raise Refused("unknown_reservation", "reservation", "no live reservation has this name")
+    close(turn, reservation, "cancelled")
+
+
+def close(turn: Turn, reservation: Reservation, reason: str) -> None:
+    turn.emit(ReservationClosing(reservation.id, reason))
+    for run in turn.cell.runs_in(reservation):
+        if not run.stop_by_ms:
+            turn.stop(run, "reservation_ended")
+    _end_if_empty(turn, reservation)
+
+
+def _end_if_empty(turn: Turn, reservation: Reservation) -> None:
+    if not reservation.used:
+        turn.emit(ReservationEnded(reservation.id))
+
+
+def keep(turn: Turn) -> None:
+    """Begin and end the windows that are due, and bind what is not bound."""
+    cell, now = turn.cell, turn.header.now_ms
+    for reservation in sorted(cell.reservations.values(), key=lambda r: (r.spec.start_ms, r.id)):
+        if reservation.closing:
+            _end_if_empty(turn, reservation)
+        elif now >= reservation.spec.end_ms:
+            close(turn, reservation, "ended")
+        elif now >= reservation.spec.start_ms:
+            if reservation.want:
+                _bind(turn, reservation)
+            if not reservation.active and not reservation.want and not reservation.missing:
+                turn.emit(ReservationActive(reservation.id))
+
+
+def _bind(turn: Turn, reservation: Reservation) -> None:
+    cell, spec = turn.cell, reservation.spec
+    classes = classes_for(cell, spec)
+    level = LEVELS.index(spec.required_level)
+    within = placement.domain_of_nodes(cell, reservation.nodes, level)
+    count = reservation.want
+    chosen = placement.replicas(cell, classes, count, spec.slots, level, within)
+    if chosen is not None:
+        nodes = [(node.id, n * spec.slots) for node, n in chosen]
+        turn.emit(ReservationClaimed(reservation.id, nodes))
+        return
+    demand = preemption.Demand(classes, ((count, spec.slots, 64),), level, within)
+    plan = preemption.plan(turn, demand, preemption.unreserved(turn))
+    if plan is None:
+        shortfall = count * spec.slots
+        if shortfall != reservation.shortfall:
+            turn.emit(ReservationMissed(reservation.id, shortfall))
+        return
+    turn.emit(
+        PreemptionDecided(
+            reservation.id, "reservation", plan.victims, plan.candidates, plan.runner_up_cost
+        )
+    )
+    for run in plan.runs:
+        turn.stop(run, "preempted")
+    held: list[Held] = [(node.id, n * spec.slots) for node, n, _ in plan.placed]
+    turn.emit(ReservationClaimed(reservation.id, held, plan.waits_for(spec.slots)))
+
+
+# --- evolve ---------------------------------------------------------------------------------------
+
+
+def apply_confirmed(cell: Cell, fact: ReservationConfirmed) -> None:
+    spec = cell.command(fact.command, RequestReservation)
+    reservation = Reservation(spec)
+    cell.reservations[reservation.id] = reservation
+    cell.touch(reservation)
+
+
+def apply_claimed(cell: Cell, fact: ReservationClaimed) -> None:
+    reservation = cell.reservations[fact.reservation]
+    waits = dict(fact.waits_for)
+    for id_, slots in fact.nodes:
+        node = cell.nodes[id_]
+        reservation.nodes[id_] = reservation.nodes.get(id_, 0) + slots
+        missing = waits.get(id_, 0)
+        if missing:
+            reservation.missing[id_] = missing
+            node.waiting.append(reservation)
+        node.held[reservation] = node.held.get(reservation, 0) + slots - missing
+        node.used += slots - missing
+        cell.changed_node(node)
+    reservation.shortfall = 0
+    cell.touch(reservation)
+
+
+def apply_active(cell: Cell, fact: ReservationActive) -> None:
+    reservation = cell.reservations[fact.reservation]
+    reservation.active = True
+    cell.touch(reservation)
+
+
+def apply_missed(cell: Cell, fact: ReservationMissed) -> None:
+    reservation = cell.reservations[fact.reservation]
+    reservation.shortfall = fact.shortfall_slots
+    cell.touch(reservation)
+
+
+def apply_unbound(cell: Cell, fact: ReservationUnbound) -> None:
+    reservation = cell.reservations[fact.reservation]
+    release(cell, reservation, cell.nodes[fact.node])
+    reservation.active = False
+    cell.touch(reservation)
+
+
+def release(cell: Cell, reservation: Reservation, node: Node) -> None:
+    """Give the node's slots back."""
+    freed = node.held.pop(reservation)
+    del reservation.nodes[node.id]
+    if reservation.missing.pop(node.id, 0):
+        node.waiting.remove(reservation)
+    node.used -= freed
+    cell.freed(node, freed)
+
+
+def apply_closing(cell: Cell, fact: ReservationClosing) -> None:
+    reservation = cell.reservations[fact.reservation]
+    reservation.closing = fact.reason
+    cell.touch(reservation)
+
+
+def apply_ended(cell: Cell, fact: ReservationEnded) -> None:
+    reservation = cell.reservations.pop(fact.reservation)
+    for id_ in list(reservation.nodes):
+        release(cell, reservation, cell.nodes[id_])
+    cell.left(reservation)

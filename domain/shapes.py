@@ -1,0 +1,182 @@
+"""Shapes: all that placement and order may read of a job, interned.
+
+Jobs of equal shape are the same to the decider but for their seniority, so that a round costs as
+much as there are shapes, however many jobs wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from domain.commands import LEVELS, TIERS, SubmitJob
+from domain.fabric import NodeClass, is_local, matches
+from domain.ledger import canonical
+from domain.quota import MILLI, Queue
+
+if TYPE_CHECKING:
+    from domain.cell import Cell
+    from domain.jobs import Job
+
+NOT_OF_SHAPE: Final = ("job", "labels")
+"""Fields of SubmitJob that tell jobs apart and that no placement may read."""
+
+_any = msgspec.json.Decoder(dict[str, Any])
+
+
+def split(data: bytes | msgspec.Raw) -> tuple[bytes, dict[str, Any], int | None]:
+    """Of a SubmitJob body: the shape's key, the fields that are the job's own, its estimate."""
+    body = _any.decode(data)
+    own = {name: body.pop(name) for name in NOT_OF_SHAPE if name in body}
+    runtime = body.get("runtime")
+    estimate = runtime.pop("estimate_s", None) if runtime else None
+    if runtime is not None and not runtime:
+        del body["runtime"]
+    return canonical(body), own, estimate
+
+
+def amended(key: bytes, tier: str | None, priority: int | None) -> bytes:
+    """The key of the same shape in another tier or priority."""
+    body = _any.decode(key)
+    for name, value in (("tier", tier), ("priority", priority)):
+        if value is not None:
+            body[name] = value
+            if value == SubmitJob.model_fields[name].default:
+                del body[name]  # bodies leave out defaults: one shape has one key
+    return canonical(body)
+
+
+class Need:
+    """What one flavour of a shape asks of the fabric; equal needs are one object."""
+
+    __slots__ = (
+        "_classes",
+        "_epoch",
+        "accelerator",
+        "groups",
+        "id",
+        "placement",
+        "plain",
+        "preferred",
+        "required",
+        "slots",
+    )
+
+    def __init__(self, id_: int, accelerator: str, spec: SubmitJob) -> None:
+        self.id = id_
+        self.accelerator = accelerator
+        self.groups = spec.groups
+        self.placement = spec.placement
+        self.slots = sum(g.count * g.slots for g in spec.groups)
+        p = spec.placement
+        self.plain = not any(
+            g.share_milli < 1000 or g.host_cpu_milli or g.host_memory_mib or not g.slots
+            for g in spec.groups
+        ) and not any(is_local(s) for s in (*p.require, *p.forbid, *p.prefer))
+        """True iff free slots by class tell all: no host parts, shares, or places in a cluster."""
+        self.required = LEVELS.index(p.required_level)
+        self.preferred = LEVELS.index(p.preferred_level) if p.preferred_level else None
+        self._classes: list[NodeClass] = []
+        self._epoch = -1
+
+    def classes(self, cell: Cell) -> list[NodeClass]:
+        """Node classes whose labels satisfy the need, in the order of their ids."""
+        known = cell.fabric.classes
+        if self._epoch != len(known):
+            self._epoch = len(known)
+            p = self.placement
+            self._classes = [
+                c
+                for c in known
+                if c.accelerator == self.accelerator
+                and all(is_local(s) or matches(s, c.labels) for s in p.require)
+                and not any(not is_local(s) and matches(s, c.labels) for s in p.forbid)
+            ]
+        return self._classes
+
+    def preference(self, class_: NodeClass) -> int:
+        """Sum of the weights of the preferences that the class satisfies."""
+        return sum(p.weight for p in self.placement.prefer if matches(p, class_.labels))
+
+
+class Shape:
+    """One shape: its demand, and the line of its jobs that wait."""
+
+    __slots__ = (
+        "available",
+        "id",
+        "jobs",
+        "key",
+        "line",
+        "mark",
+        "needed",
+        "needs",
+        "plain",
+        "priority",
+        "queue",
+        "reason",
+        "returned",
+        "size",
+        "slots",
+        "spec",
+        "tier",
+        "where",
+    )
+    kind = "shape"
+
+    def __init__(self, id_: int, key: bytes, spec: SubmitJob, queue: Queue) -> None:
+        self.id = id_
+        self.key = key
+        self.spec = spec
+        """A SubmitJob of the shape; its job, labels and estimate mean nothing."""
+        self.queue = queue
+        self.tier = TIERS.index(spec.tier)
+        self.priority = spec.priority
+        self.slots = sum(g.count * g.slots for g in spec.groups)
+        self.size = sum(g.count * g.slots * g.share_milli for g in spec.groups)
+        """Charge against quota, in thousandths of slots."""
+        self.needs: list[Need] = []
+        """By flavour."""
+        self.plain = not any(
+            g.share_milli < 1000 or g.host_cpu_milli or g.host_memory_mib for g in spec.groups
+        )
+        """True iff its replicas take nothing but whole slots."""
+        self.jobs = 0
+        """Jobs of the shape that are not at an end."""
+        self.line: deque[Job] = deque()
+        """In order of (seniority, number); entries may be stale."""
+        self.returned: list[tuple[int, int, Job]] = []
+        """Heap of jobs that came into the line out of order; entries may be stale."""
+        self.reason = ""
+        self.needed = 0
+        self.available = 0
+        self.where = ""
+        self.mark = 0
+
+    def state(self) -> tuple[object, ...]:
+        return (self.id, self.key, self.reason, self.needed, self.available, self.where)
+
+    def join(self, job: Job) -> None:
+        """Put a waiting job into the line at the place that its seniority gives it."""
+        last = self.line[-1] if self.line else None
+        if last is None or (last.seniority_ms, last.number) < (job.seniority_ms, job.number):
+            self.line.append(job)
+        else:
+            heappush(self.returned, (job.seniority_ms, job.number, job))
+
+    def head(self) -> Job | None:
+        """The job that is next in line, without taking it."""
+        line, returned = self.line, self.returned
+        while line and not line[0].in_line(self):
+            line.popleft()
+        while returned and not returned[0][2].in_line(self):
+            heappop(returned)
+        if not returned:
+            return line[0] if line else None
+        first = returned[0][2]
+        if line and (line[0].seniority_ms, line[0].number) < (first.seniority_ms, first.number):
+            return line[0]
+        return first

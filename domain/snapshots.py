@@ -1,0 +1,192 @@
+"""Snapshots of a cell: the states of its entities, from which all else is derived."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from domain import quota
+from domain.commands import PolicyParameters, RegisterNode, RequestReservation, SubmitJob
+from domain.jobs import Job, Run
+from domain.ledger import Head
+from domain.quota import Account, Queue
+from domain.reservations import Reservation
+from domain.shapes import Shape
+
+if TYPE_CHECKING:
+    from domain.cell import Cell
+
+FORM: Final = 1
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder().decode
+
+
+class DamagedSnapshot(Exception):
+    """The snapshot is not one, or not the one that it says it is."""
+
+
+def dump(cell: Cell) -> bytes:
+    body = _pack(
+        {
+            "form": FORM,
+            "name": cell.name,
+            "now_ms": cell.now_ms,
+            "head": (cell.head.round, cell.head.hash),
+            "inputs": sorted(cell.inputs.items()),
+            "policy": (cell.policy_version, cell.policy.model_dump_json()),
+            "next": (cell.next_node, cell.next_job, cell.next_shape, cell.next_queue),
+            "memory": sorted(cell.memory.state()),
+            "accounts": [a.state() for a in cell.accounts.values()],
+            "queues": [q.state() for q in cell.queues.values()],
+            "nodes": [(*n.state(), _waiting(n.waiting)) for n in cell.nodes.values()],
+            "shapes": [s.state() for s in cell.shapes.values()],
+            "jobs": [j.state() for j in cell.jobs.values()],
+            "reservations": [r.state() for r in cell.reservations.values()],
+            "digest": cell.digest(),
+        }
+    )
+    return hashlib.sha256(body).digest() + body
+
+
+def _waiting(holders: list[Run | Reservation]) -> list[tuple[str, str]]:
+    """Who waits for slots of a node, first come first."""
+    return [("job", h.job.id) if isinstance(h, Run) else ("res", h.id) for h in holders]
+
+
+def load(data: bytes, make: type[Cell]) -> Cell:
+    if hashlib.sha256(data[32:]).digest() != data[:32]:
+        raise DamagedSnapshot("its bytes do not have the hash at their head")
+    body: dict[str, Any] = _unpack(data[32:])
+    if body["form"] != FORM:
+        raise DamagedSnapshot(f"form {body['form']!r} is not {FORM}")
+    cell = make(body["name"])
+    cell.now_ms = body["now_ms"]
+    cell.believe(Head(*body["head"]), dict(body["inputs"]))
+    cell.policy_version, policy = body["policy"]
+    cell.policy = PolicyParameters.model_validate_json(policy)
+    cell.next_node, cell.next_job, cell.next_shape, cell.next_queue = body["next"]
+    cell.memory.restore([(since, key) for since, key in body["memory"]])
+    _load_accounts(cell, body["accounts"], body["queues"])
+    waiting = _load_nodes(cell, body["nodes"])
+    for id_, key, *blocked in body["shapes"]:
+        _load_shape(cell, id_, key, blocked)
+    for state in body["reservations"]:
+        _load_reservation(cell, state)
+    _load_jobs(cell, body["jobs"])
+    for node, holders in waiting:
+        for kind, id_ in holders:
+            holder = cell.jobs[id_].run if kind == "job" else cell.reservations[id_]
+            assert holder is not None, "only an attempt can wait for slots"
+            cell.nodes[node].waiting.append(holder)
+    quota.rebuild(cell.accounts.values())
+    for node_ in cell.nodes.values():
+        cell.fabric.update(node_)
+    for entity in cell.entities():
+        cell.touch(entity)
+    cell.close()
+    if cell.digest() != body["digest"]:
+        raise DamagedSnapshot("the state in it does not have the digest in it")
+    return cell
+
+
+def _load_accounts(cell: Cell, accounts: list[Any], queues: list[Any]) -> None:
+    for id_, *_ in accounts:
+        cell.accounts[id_] = Account(id_)
+    for id_, parent, weight, nominal, borrowing, lending, _ in accounts:
+        account = cell.accounts[id_]
+        if parent is not None:
+            account.parent = cell.accounts[parent]
+            account.parent.children[id_] = account
+        account.weight = weight
+        account.nominal = dict(nominal)
+        account.borrowing_limit = dict(borrowing)
+        account.lending_limit = dict(lending)
+    for id_, index, owner, weight, strict in queues:
+        account = cell.accounts[owner]
+        queue = Queue(id_, index, account, weight, strict)
+        cell.queues[id_] = account.queues[id_] = queue
+
+
+def _load_nodes(cell: Cell, states: list[Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    waiting = []
+    for id_, index, spec, cordoned, draining, healthy, lost, lease, holders in states:
+        node = cell.make_node(index, RegisterNode.model_validate_json(spec))
+        cell.add_node(node)
+        node.cordoned, node.draining = cordoned, draining
+        node.healthy, node.lost = healthy, lost
+        node.lease_until_ms = lease
+        cell.timers.lease(node)
+        waiting.append((id_, holders))
+    return waiting
+
+
+def _load_shape(cell: Cell, id_: int, key: bytes, blocked: list[Any]) -> None:
+    body = msgspec.json.encode({**msgspec.json.decode(key), "job": "x"})
+    spec = SubmitJob.model_validate_json(body)
+    shape = Shape(id_, key, spec, cell.queues[spec.queue])
+    shape.reason, shape.needed, shape.available, shape.where = blocked
+    cell.link_shape(shape)
+
+
+def _load_reservation(cell: Cell, state: list[Any]) -> None:
+    _, spec, nodes, missing, active, closing, shortfall = state
+    reservation = Reservation(RequestReservation.model_validate_json(spec))
+    reservation.nodes, reservation.missing = dict(nodes), dict(missing)
+    reservation.active, reservation.closing = active, closing
+    reservation.shortfall = shortfall
+    cell.reservations[reservation.id] = reservation
+    for id_, slots in nodes:
+        node = cell.nodes[id_]
+        held = slots - reservation.missing.get(id_, 0)
+        node.held[reservation] = held
+        node.used += held
+
+
+def _load_jobs(cell: Cell, states: list[Any]) -> None:
+    waiting = []
+    for id_, number, shape_id, seniority, estimate, attempts, failures, hits, backoff, run in states:
+        job = Job(id_, number, cell.shapes[shape_id], seniority, estimate)
+        job.attempts, job.failures, job.preemptions = attempts, failures, hits
+        job.not_before_ms = backoff
+        cell.jobs[id_] = job
+        job.shape.jobs += 1
+        if run is not None:
+            _load_run(cell, job, run)
+            continue
+        job.shape.queue.waiting += 1
+        if backoff:
+            cell.timers.back_off(job)
+        else:
+            waiting.append(job)
+    for job in sorted(waiting, key=lambda j: (j.seniority_ms, j.number)):
+        job.shape.join(job)
+
+
+def _load_run(cell: Cell, job: Job, state: list[Any]) -> None:
+    attempt, flavour, nodes, missing, started, running, checkpoint, stop_by, why, reported, res = (
+        state
+    )
+    run = job.run = Run(job, attempt, flavour, [tuple(placed) for placed in nodes])
+    run.started_ms, run.running_ms, run.checkpoint_ms = started, running, checkpoint
+    run.stop_by_ms, run.stop_reason, run.reported = stop_by, why, set(reported)
+    run.missing = dict(missing)
+    if res is not None:
+        run.reservation = cell.reservations[res]
+    for id_, slots in run.slots_by_node().items():
+        node = cell.nodes[id_]
+        if run.reservation is not None:
+            run.reservation.used[id_] = run.reservation.used.get(id_, 0) + slots
+            node.runs[run] = 0
+        else:
+            own = slots - run.missing.get(id_, 0)
+            node.runs[run] = own
+            node.used += own
+    cell.take_parts(run, 1)
+    if run.reservation is None:
+        cell.charge(run, job.shape.size)
+    if stop_by:
+        cell.timers.stop_by(run)
+    if started:
+        cell.timers.overrun(run)

@@ -1,0 +1,100 @@
+"""What falls due without a command: leases, grace periods, time limits, back-offs, reservations.
+
+The heaps are derived from the state and may hold entries that no longer mean anything; an entry is
+looked at again when its time comes. So a heap rebuilt from a snapshot gives the same answers.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from domain.cell import Cell
+    from domain.jobs import Job, Run
+    from domain.nodes import Node
+
+
+class Timers:
+    def __init__(self) -> None:
+        self._leases: list[tuple[int, int, Node]] = []
+        self._runs: list[tuple[int, int, int, Run]] = []
+        self._backoffs: list[tuple[int, int, Job]] = []
+        self._leased: set[int] = set()
+        """Indexes of nodes that have an entry among the leases."""
+
+    def lease(self, node: Node) -> None:
+        if node.lease_until_ms and node.index not in self._leased:
+            self._leased.add(node.index)
+            heappush(self._leases, (node.lease_until_ms, node.index, node))
+
+    def stop_by(self, run: Run) -> None:
+        heappush(self._runs, (run.stop_by_ms, run.job.number, run.attempt, run))
+
+    def overrun(self, run: Run) -> None:
+        max_s = run.job.shape.spec.runtime.max_s
+        if max_s is not None:
+            due = run.started_ms + max_s * 1000
+            heappush(self._runs, (due, run.job.number, run.attempt, run))
+
+    def back_off(self, job: Job) -> None:
+        heappush(self._backoffs, (job.not_before_ms, job.number, job))
+
+    def silent_nodes(self, now_ms: int) -> list[Node]:
+        """Nodes whose lease has run out, in the order of their indexes."""
+        silent = []
+        while self._leases and self._leases[0][0] <= now_ms:
+            _, index, node = heappop(self._leases)
+            self._leased.discard(index)
+            if not node.lease_until_ms or node.lost:
+                continue
+            if node.lease_until_ms <= now_ms:
+                silent.append(node)
+            else:
+                self.lease(node)
+        return sorted(silent, key=lambda n: n.index)
+
+    def due_runs(self, now_ms: int) -> list[Run]:
+        """Attempts whose grace or time limit has run out, in the order of their jobs."""
+        due: dict[Run, None] = {}
+        while self._runs and self._runs[0][0] <= now_ms:
+            run = heappop(self._runs)[3]
+            if run.job.run is run and _run_due_ms(run) <= now_ms:
+                due[run] = None
+        return sorted(due, key=lambda r: r.job.number)
+
+    def rested_jobs(self, now_ms: int) -> list[Job]:
+        """Jobs whose back-off is over."""
+        rested: dict[Job, None] = {}
+        while self._backoffs and self._backoffs[0][0] <= now_ms:
+            job = heappop(self._backoffs)[2]
+            if job.run is None and 0 < job.not_before_ms <= now_ms:
+                rested[job] = None
+        return list(rested)
+
+    def next_ms(self) -> int | None:
+        """The earliest entry; nothing need be due then."""
+        tops = [heap[0][0] for heap in (self._leases, self._runs, self._backoffs) if heap]
+        return min(tops) if tops else None
+
+
+def _run_due_ms(run: Run) -> int:
+    if run.stop_by_ms:
+        return run.stop_by_ms
+    max_s = run.job.shape.spec.runtime.max_s
+    return run.started_ms + max_s * 1000 if max_s is not None else 1 << 62
+
+
+def next_due_ms(cell: Cell) -> int | None:
+    """Earliest moment at which a round without commands may have something to decide."""
+    moments = [m for m in (cell.timers.next_ms(),) if m is not None]
+    for reservation in cell.reservations.values():
+        moment = reservation.next_ms()
+        if moment is not None:
+            moments.append(moment)
+    for shape in cell.fallback_shapes.values():
+        head = shape.head()
+        if head is not None:
+            waits = [head.seniority_ms + f.after_wait_s * 1000 for f in shape.spec.flavours]
+            moments.extend(m for m in waits if m > cell.now_ms)
+    return min(moments) if moments else None

@@ -1,0 +1,90 @@
+"""One turn of the decider: facts are emitted, and applied as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from domain.evolve import apply
+from domain.facts import (
+    AnyFact,
+    AttemptEnded,
+    AttemptStopping,
+    JobCancelled,
+    JobFailed,
+    JobFinished,
+    JobRequeued,
+    NodeDrained,
+    ReservationUnbound,
+)
+from domain.jobs import MAX_BACKOFF_S
+from domain.ledger import Header
+
+if TYPE_CHECKING:
+    from domain.cell import Cell
+    from domain.jobs import Job, Run
+    from domain.nodes import Node
+    from domain.reservations import Reservation
+
+
+class Turn:
+    """The cell, the round's header, and the facts of the round so far."""
+
+    __slots__ = ("cell", "facts", "header", "work")
+
+    def __init__(self, cell: Cell, header: Header) -> None:
+        self.cell = cell
+        self.header = header
+        self.facts: list[AnyFact] = []
+        self.work = header.work
+        """Work units left; a placement or a search for victims costs one or more."""
+
+    def emit(self, fact: AnyFact) -> None:
+        self.facts.append(fact)
+        apply(self.cell, fact)
+
+    def stop(self, run: Run, reason: str) -> None:
+        """Ask for the attempt's end, which comes with its agents' report or with its grace."""
+        if not run.started_ms:
+            self.end(run, reason)
+        elif not run.stop_by_ms:
+            grace_ms = run.job.shape.spec.runtime.grace_s * 1000
+            stop_by = self.header.now_ms + grace_ms
+            self.emit(AttemptStopping(run.job.id, run.attempt, reason, max(1, stop_by)))
+
+    def end(self, run: Run, reason: str) -> None:
+        """End the attempt, and say what becomes of its job."""
+        job = run.job
+        lost = 0 if reason == "finished" else run.lost_slot_s(self.header.now_ms)
+        self.emit(AttemptEnded(job.id, run.attempt, reason, lost))
+        self.emit(self._after(job, reason))
+        for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
+            node = self.cell.nodes[id_]
+            if node.draining:
+                self._settle(node)
+
+    def _after(self, job: Job, reason: str) -> AnyFact:
+        if reason == "finished":
+            return JobFinished(job.id)
+        if reason == "cancelled":
+            return JobCancelled(job.id)
+        if reason in ("overran", "reservation_ended"):
+            return JobFailed(job.id, reason)
+        if reason == "failed":
+            if job.failures > job.shape.spec.max_restarts:
+                return JobFailed(job.id, "failed")
+            backoff_s = self.cell.policy.requeue_backoff_s << (job.failures - 1)
+            not_before = self.header.now_ms + 1000 * min(backoff_s, MAX_BACKOFF_S)
+            return JobRequeued(job.id, reason, not_before)
+        return JobRequeued(job.id, reason)
+
+    def _settle(self, node: Node) -> None:
+        """A part of a draining node became free."""
+        for reservation in sorted(node.held, key=lambda r: r.id):
+            self.unbind(reservation, node)
+        if not node.runs and not node.held:
+            self.emit(NodeDrained(node.id))
+
+    def unbind(self, reservation: Reservation, node: Node) -> None:
+        """Take the node from the reservation, once no job in it uses the node."""
+        if node.id not in reservation.used:
+            self.emit(ReservationUnbound(reservation.id, node.id))
