@@ -17,7 +17,7 @@ Held = tuple[str, int]
 """A node, and a number of slots on it."""
 
 
-class Why(Struct, frozen=True, gc=False):
+class Why(Struct, frozen=True, gc=False, omit_defaults=True):
     """The reason of a placement: what was compared, and what came second."""
 
     tier: int

@@ -24,7 +24,7 @@ ENGINE: Final = 1
 """Version of the decider: re-deciding is promised for the version that a header names."""
 
 
-class Accepted(Struct, frozen=True, gc=False):
+class Accepted(Struct, frozen=True, gc=False, omit_defaults=True):
     """A command as intake accepted it: who sent it, where it stood, and its body unchanged."""
 
     partition: int
@@ -44,7 +44,7 @@ class Accepted(Struct, frozen=True, gc=False):
     sig: str | None = None
 
 
-class Header(Struct, frozen=True, gc=False):
+class Header(Struct, frozen=True, gc=False, omit_defaults=True):
     """All that influences a round besides the state and its commands."""
 
     round: int
@@ -52,7 +52,7 @@ class Header(Struct, frozen=True, gc=False):
     """Never less than in the round before."""
     work: int
     """Work units that the round may spend (placements tried)."""
-    engine: int = ENGINE
+    engine: int
     quarantined: list[tuple[int, int]] = []
     """(partition, offset) of commands that an operator took out; they are not decided."""
 

@@ -12,6 +12,7 @@ from domain.commands import (
     RemoveNode,
     ReportNode,
 )
+from domain.fabric import RACK, Domain, Fabric, NodeClass
 from domain.facts import (
     NodeCordoned,
     NodeDrained,
@@ -21,7 +22,6 @@ from domain.facts import (
     NodeRemoved,
     NodeReported,
 )
-from domain.fabric import RACK, Domain, Fabric, NodeClass
 from domain.refusals import Refused
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Node:
         "rack",
         "runs",
         "spec",
+        "spec_json",
         "used",
         "waiting",
     )
@@ -66,7 +67,7 @@ class Node:
     def __init__(self, index: int, spec: RegisterNode, class_: NodeClass, rack: Domain) -> None:
         self.id = spec.node
         self.index = index
-        self.spec = spec
+        self.describe(spec)
         self.class_ = class_
         self.rack = rack
         self.cordoned = False
@@ -90,6 +91,11 @@ class Node:
         self.available = self.count_available()
         self.mark = 0
 
+    def describe(self, spec: RegisterNode) -> None:
+        """Take over what the node says of itself."""
+        self.spec = spec
+        self.spec_json = spec.model_dump_json(exclude_defaults=True)
+
     @property
     def schedulable(self) -> bool:
         return not (self.cordoned or self.draining or self.lost) and self.healthy
@@ -112,7 +118,7 @@ class Node:
         return (
             self.id,
             self.index,
-            self.spec.model_dump_json(exclude_defaults=True),
+            self.spec_json,
             self.cordoned,
             self.draining,
             self.healthy,
@@ -232,7 +238,7 @@ def apply_registered(cell: Cell, fact: NodeRegistered) -> None:
             cell.next_node += 1
         node = make(cell.fabric, index, spec)
         cell.add_node(node)
-    node.spec = spec
+    node.describe(spec)
     node.lease_ms = spec.lease_s * 1000
     node.lease_until_ms = cell.now_ms + node.lease_ms if node.lease_ms else 0
     node.cordoned = node.draining = node.lost = False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from domain import placement, preemption
 from domain.commands import LEVELS, CancelReservation, RequestReservation
+from domain.fabric import NodeClass, matches
 from domain.facts import (
     Held,
     PreemptionDecided,
@@ -21,7 +22,6 @@ from domain.facts import (
     ReservationMissed,
     ReservationUnbound,
 )
-from domain.fabric import NodeClass, matches
 from domain.refusals import Refused
 
 if TYPE_CHECKING:

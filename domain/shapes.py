@@ -15,7 +15,7 @@ import msgspec
 from domain.commands import LEVELS, TIERS, SubmitJob
 from domain.fabric import NodeClass, is_local, matches
 from domain.ledger import canonical
-from domain.quota import MILLI, Queue
+from domain.quota import Queue
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -30,9 +30,9 @@ _any = msgspec.json.Decoder(dict[str, Any])
 def split(data: bytes | msgspec.Raw) -> tuple[bytes, dict[str, Any], int | None]:
     """Of a SubmitJob body: the shape's key, the fields that are the job's own, its estimate."""
     body = _any.decode(data)
-    own = {name: body.pop(name) for name in NOT_OF_SHAPE if name in body}
+    own: dict[str, Any] = {name: body.pop(name) for name in NOT_OF_SHAPE if name in body}
     runtime = body.get("runtime")
-    estimate = runtime.pop("estimate_s", None) if runtime else None
+    estimate: int | None = runtime.pop("estimate_s", None) if runtime else None
     if runtime is not None and not runtime:
         del body["runtime"]
     return canonical(body), own, estimate

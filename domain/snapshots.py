@@ -146,17 +146,17 @@ def _load_reservation(cell: Cell, state: list[Any]) -> None:
 
 def _load_jobs(cell: Cell, states: list[Any]) -> None:
     waiting = []
-    for id_, number, shape_id, seniority, estimate, attempts, failures, hits, backoff, run in states:
-        job = Job(id_, number, cell.shapes[shape_id], seniority, estimate)
+    for id_, number, shape, seniority, estimate, attempts, failures, hits, rest, run in states:
+        job = Job(id_, number, cell.shapes[shape], seniority, estimate)
         job.attempts, job.failures, job.preemptions = attempts, failures, hits
-        job.not_before_ms = backoff
+        job.not_before_ms = rest
         cell.jobs[id_] = job
         job.shape.jobs += 1
         if run is not None:
             _load_run(cell, job, run)
             continue
         job.shape.queue.waiting += 1
-        if backoff:
+        if rest:
             cell.timers.back_off(job)
         else:
             waiting.append(job)

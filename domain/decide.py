@@ -1,0 +1,90 @@
+"""The decider: the one door through which commands become facts.
+
+Pure: the same state, header and commands give the same bytes, on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from domain import accounts, commands, jobs, ledger, nodes, policy, reservations
+from domain.cell import Cell
+from domain.ledger import Accepted, Header, Refusal, Round
+from domain.refusals import Refused
+from domain.scheduling import Scheduling
+from domain.turn import Turn
+
+DECIDE: Final[dict[str, Callable[[Turn, Any, int], None]]] = {
+    commands.CancelJob.__name__: jobs.cancel_job,
+    commands.AmendJob.__name__: jobs.amend_job,
+    commands.PreemptJob.__name__: jobs.preempt_job,
+    commands.RegisterNode.__name__: nodes.register_node,
+    commands.ReportNode.__name__: nodes.report_node,
+    commands.CordonNode.__name__: nodes.cordon_node,
+    commands.DrainNode.__name__: nodes.drain_node,
+    commands.RemoveNode.__name__: nodes.remove_node,
+    commands.SetQuota.__name__: accounts.set_quota,
+    commands.RequestReservation.__name__: reservations.request_reservation,
+    commands.CancelReservation.__name__: reservations.cancel_reservation,
+    commands.ReportAttempt.__name__: jobs.report_attempt,
+    commands.ReportCheckpoint.__name__: jobs.report_checkpoint,
+    commands.SetPolicy.__name__: policy.set_policy,
+}
+"""By command; SubmitJob is decided from its bytes, since a known shape need not be parsed."""
+
+
+def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
+    """One round: facts, refusals and the digest of the state after it.
+
+    Applies its facts to the cell as it goes. The cell's head is moved by `cell.believe` once the
+    record is the believed one; if it never is, or if this raises, throw the cell away.
+    """
+    taken = list(accepted)
+    cell.open(header, taken)
+    turn = Turn(cell, header)
+    quarantined = set(header.quarantined)
+    duplicates: list[int] = []
+    refusals: list[Refusal] = []
+    for index, command in enumerate(taken):
+        if cell.memory.knows_command(command.source, command.id):
+            duplicates.append(index)
+            continue
+        cell.memory.remember_command(command.source, command.id, cell.now_ms)
+        try:
+            if (command.partition, command.offset) in quarantined:
+                raise Refused("quarantined", "", "an operator took this command out")
+            _obey(turn, command, index)
+        except Refused as refused:
+            refusals.append(Refusal(index, refused.code, refused.field, refused.message))
+    nodes.expire_leases(turn)
+    jobs.expire_stops(turn)
+    reservations.keep(turn)
+    jobs.start_ready_claims(turn)
+    Scheduling(turn).run()
+    cell.close()
+    return Round(
+        cell=cell.name,
+        header=header,
+        commands=taken,
+        duplicates=duplicates,
+        refusals=refusals,
+        facts=turn.facts,
+        inputs=ledger.offsets(cell.inputs, taken),
+        state=cell.digest(),
+        prev=cell.head.hash,
+    )
+
+
+def _obey(turn: Turn, command: Accepted, index: int) -> None:
+    oldest = turn.header.now_ms - turn.cell.policy.duplicate_window_s * 1000
+    if command.time_ms < oldest:
+        rule = "it is older than the time for which duplicates are recognised"
+        raise Refused("stale_command", "time", rule)
+    if command.type == commands.SubmitJob.__name__:
+        jobs.submit_job(turn, command, index)
+        return
+    handler = DECIDE.get(command.type)
+    if handler is None:
+        raise Refused("unknown_type", "type", f"no command is named {command.type!r}")
+    handler(turn, turn.cell.parsed(index), index)

@@ -1,0 +1,377 @@
+"""Where a gang goes: best fit on single nodes, the narrowest sufficient domain for gangs.
+
+All or nothing, and no side effects: a choice is made on the counts as they are, and takes effect by
+its fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from domain.commands import LEVELS, ReplicaGroup
+from domain.fabric import NODE, RACK, REGION, Domain, NodeClass, is_local, matches
+from domain.facts import Placed
+from domain.nodes import WHOLE, labels_of
+
+if TYPE_CHECKING:
+    from domain.cell import Cell
+    from domain.nodes import Node
+    from domain.reservations import Reservation
+    from domain.shapes import Need
+
+Item = TypeVar("Item")
+Tie = TypeVar("Tie", bound=tuple[int | str, ...])
+
+MANY: Final = 1 << 30
+DOMAINS_TRIED: Final = 16
+"""Domains of one level in which a gang of several groups is tried."""
+
+
+class Choice(NamedTuple):
+    """Where a gang goes, and what it was compared with."""
+
+    nodes: list[Placed]
+    candidates: int
+    chosen: str
+    score: tuple[int, ...]
+    runner_up: str | None = None
+    runner_up_score: tuple[int, ...] | None = None
+
+
+class Blocked(NamedTuple):
+    """Why a need cannot be placed now: a reason, what it needs, and what there is."""
+
+    reason: str
+    needed: int = 0
+    available: int = 0
+    where: str = ""
+
+
+def place(cell: Cell, need: Need) -> Choice | Blocked:
+    """A place for the need on slots that nobody holds."""
+    classes = need.classes(cell)
+    if not classes:
+        return Blocked("no_matching_nodes", need.slots, 0, need.accelerator)
+    group = need.groups[0]
+    if need.plain and len(need.groups) == 1 and group.count == 1:
+        return _single(cell, need, classes, group.slots)
+    return _gang(cell, need, classes)
+
+
+def _single(cell: Cell, need: Need, classes: list[NodeClass], slots: int) -> Choice | Blocked:
+    """Best fit: the most preferred class, then the fewest slots left over, then the first node."""
+    if need.placement.prefer:
+        by_rank: dict[int, list[NodeClass]] = {}
+        for class_ in classes:
+            by_rank.setdefault(-need.preference(class_), []).append(class_)
+        ranks = sorted(by_rank.items())
+    else:
+        ranks = [(0, classes)]
+    best: tuple[tuple[int, int, int], Node] | None = None
+    second: tuple[tuple[int, int, int], Node] | None = None
+    for rank, members in ranks:
+        widest = max(c.slots for c in members)
+        for k in range(slots, widest + 1):
+            for class_ in members:
+                if k > class_.slots or not class_.counts[k]:
+                    continue
+                first = cell.fabric.smallest(class_, k)
+                assert first is not None, "the count says that there is such a node"
+                found = [first]
+                if class_.counts[k] > 1:
+                    after = cell.fabric.smallest(class_, k, first.index)
+                    assert after is not None, "the count says that there are two"
+                    found.append(after)
+                for node in found:
+                    scored = ((rank, k - slots, node.index), node)
+                    if best is None or scored[0] < best[0]:
+                        best, second = scored, best
+                    elif second is None or scored[0] < second[0]:
+                        second = scored
+            if second is not None:
+                break
+        if second is not None:
+            break
+    if best is None:
+        return _short(classes, slots, 1, slots)
+    candidates = sum(sum(c.counts[slots:]) for c in classes)
+    score, node = best
+    nodes: list[Placed] = [(node.id, 1, 0, -1)]
+    if second is None:
+        return Choice(nodes, candidates, node.id, score[:2])
+    return Choice(nodes, candidates, node.id, score[:2], second[1].id, second[0][:2])
+
+
+def _short(classes: Sequence[NodeClass], slots: int, count: int, needed: int) -> Blocked:
+    """Too few slots in all, or enough of them in pieces that are too small."""
+    free = sum(c.free for c in classes)
+    if all(c.slots < slots for c in classes):
+        return Blocked("never_fits", slots, max((c.slots for c in classes), default=0), "node")
+    return Blocked("no_capacity" if free < needed else "fragmented", needed, free)
+
+
+def _levels(need: Need) -> Iterable[int]:
+    """Levels to try: from the preferred one (or the narrowest) up to the required one."""
+    widest = min(need.required, RACK)
+    narrowest = RACK if need.preferred is None else min(need.preferred, RACK)
+    return range(max(narrowest, widest), widest - 1, -1)
+
+
+def _gang(cell: Cell, need: Need, classes: list[NodeClass]) -> Choice | Blocked:
+    counted = [g for g in need.groups if g.slots and g.share_milli == WHOLE]
+    for level in _levels(need):
+        feasible: list[tuple[int, Domain]] = []
+        for domain in cell.fabric.domains[level]:
+            if all(_holds(domain, classes, g) for g in counted):
+                free = sum(domain.free.get(c.id, 0) for c in classes)
+                if free >= sum(g.count * g.slots for g in counted):
+                    feasible.append((free, domain))
+        feasible.sort(key=lambda f: (_rank(need, classes, f[1]), f[0], f[1].path))
+        for position, (free, domain) in enumerate(feasible[:DOMAINS_TRIED]):
+            nodes = _fill(need, classes, domain)
+            if nodes is None:
+                continue
+            left = free - need.slots
+            rest = feasible[position + 1 : position + 2]
+            up = (LEVELS[level].value + " " + rest[0][1].name, rest[0][0]) if rest else None
+            return Choice(
+                nodes,
+                len(feasible),
+                LEVELS[level].value + " " + domain.name,
+                (REGION - level, left),
+                up[0] if up else None,
+                (REGION - level, up[1] - need.slots) if up else None,
+            )
+    widest = max((g.slots for g in need.groups), default=0)
+    return _short(classes, widest, 1, need.slots)
+
+
+def _holds(domain: Domain, classes: Sequence[NodeClass], group: ReplicaGroup) -> bool:
+    per_node = group.max_per_node or MANY
+    return domain.capacity(classes, group.slots, per_node, group.count) >= group.count
+
+
+def _rank(need: Need, classes: Sequence[NodeClass], domain: Domain) -> int:
+    """Preference of a domain: that of its best class, negative so that less is better."""
+    if not need.placement.prefer:
+        return 0
+    return -max(need.preference(c) for c in classes if c.id in domain.counts)
+
+
+def _fill(need: Need, classes: Sequence[NodeClass], domain: Domain) -> list[Placed] | None:
+    """Nodes of the domain for all groups of the need; None if they do not fit together."""
+    one_node = need.required == NODE
+    if need.plain and len(need.groups) == 1 and not one_node:
+        group = need.groups[0]
+        chosen = _choose(
+            domain, {c.id for c in classes}, group.slots, group.max_per_node or MANY, group.count
+        )
+        return [(node.id, n, 0, -1) for node, n in chosen] if chosen is not None else None
+    nodes = [n for n in nodes_of(domain) if n.class_ in classes and n.schedulable]
+    nodes = [n for n in nodes if _allowed(need, n)]
+    if not one_node:
+        return _pack(need, nodes)
+    for node in sorted(nodes, key=lambda n: (n.available, n.index)):
+        placed = _pack(need, [node])
+        if placed is not None:
+            return placed
+    return None
+
+
+def _allowed(need: Need, node: Node) -> bool:
+    """The selectors that speak of places below a cluster."""
+    p = need.placement
+    local = [s for s in (*p.require, *p.forbid) if is_local(s)]
+    if not local:
+        return True
+    labels = labels_of(node)
+    return all(matches(s, labels) for s in p.require if is_local(s)) and not any(
+        matches(s, labels) for s in p.forbid if is_local(s)
+    )
+
+
+class _Room:
+    """What a node has left while a gang is being put together."""
+
+    __slots__ = ("cpu", "free", "memory", "node", "partial")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.free = node.available
+        self.cpu = node.free_cpu_milli
+        self.memory = node.free_memory_mib
+        self.partial = dict(node.partial)
+
+    def replicas(self, group: ReplicaGroup) -> int:
+        """How many more replicas of the group fit."""
+        most = group.max_per_node or MANY
+        if group.host_cpu_milli:
+            most = min(most, self.cpu // group.host_cpu_milli)
+        if group.host_memory_mib:
+            most = min(most, self.memory // group.host_memory_mib)
+        if group.share_milli < WHOLE:
+            share = group.share_milli
+            fits = sum((WHOLE - used) // share for used in self.partial.values())
+            return max(0, min(most, fits + self.free * (WHOLE // share)))
+        return max(0, min(most, self.free // group.slots if group.slots else MANY))
+
+    def take(self, group: ReplicaGroup, index: int, count: int) -> list[Placed]:
+        self.cpu -= count * group.host_cpu_milli
+        self.memory -= count * group.host_memory_mib
+        if group.share_milli == WHOLE:
+            self.free -= count * group.slots
+            return [(self.node.id, count, index, -1)]
+        return [(self.node.id, 1, index, self._device(group.share_milli)) for _ in range(count)]
+
+    def _device(self, share: int) -> int:
+        """Best fit among the shared devices; a new one if there is none."""
+        fits = [(WHOLE - used, d) for d, used in self.partial.items() if WHOLE - used >= share]
+        if fits:
+            device = min(fits)[1]
+        else:
+            device = next(d for d in range(len(self.partial) + 1) if d not in self.partial)
+            self.free -= 1
+        self.partial[device] = self.partial.get(device, 0) + share
+        return device
+
+
+def _pack(need: Need, nodes: Sequence[Node]) -> list[Placed] | None:
+    rooms = [_Room(n) for n in nodes]
+    placed: list[Placed] = []
+    for index, group in enumerate(need.groups):
+        items = [(r.replicas(group), (r.free, r.cpu, r.node.index), r) for r in rooms]
+        chosen = _greedy([i for i in items if i[0]], group.count)
+        if chosen is None:
+            return None
+        for room, count in chosen:
+            placed.extend(room.take(group, index, count))
+    return placed
+
+
+def _choose(
+    domain: Domain, classes: set[int], slots: int, per_node: int, count: int
+) -> list[tuple[Node, int]] | None:
+    """The fewest children of the domain, recursively, that hold `count` replicas."""
+    if domain.level == RACK:
+        items = [
+            (min(n.available // slots, per_node), (n.available, n.index), n)
+            for n in domain.nodes
+            if n.available >= slots and n.class_.id in classes
+        ]
+        return _greedy(items, count)
+    parts = []
+    for child in domain.children:
+        held = sum(
+            c * min(k // slots, per_node)
+            for id_, counts in child.counts.items()
+            if id_ in classes
+            for k, c in enumerate(counts)
+            if c and k >= slots
+        )
+        if held:
+            parts.append((held, child.path, child))
+    shares = _greedy(parts, count)
+    if shares is None:
+        return None
+    nodes: list[tuple[Node, int]] = []
+    for child, share in shares:
+        below = _choose(child, classes, slots, per_node, share)
+        assert below is not None, "the counts say that it holds them"
+        nodes.extend(below)
+    return nodes
+
+
+def _greedy(items: list[tuple[int, Tie, Item]], want: int) -> list[tuple[Item, int]] | None:
+    """Take the largest items whole, and best fit for the rest: the fewest items.
+
+    Items are (how much it holds, tie-break, item); the answer is (item, how much of it).
+    """
+    if sum(i[0] for i in items) < want:
+        return None
+    items.sort(key=lambda i: (-i[0], i[1]))
+    chosen: list[tuple[Item, int]] = []
+    for position, (holds, _, item) in enumerate(items):
+        if holds < want:
+            chosen.append((item, holds))
+            want -= holds
+            continue
+        enough = [i for i in items[position:] if i[0] >= want]
+        best = min(enough, key=lambda i: (i[0], i[1]))
+        chosen.append((best[2], want))
+        return chosen
+    raise AssertionError("the sum says that there is enough")
+
+
+def nodes_of(domain: Domain) -> Iterable[Node]:
+    if domain.level == RACK:
+        yield from domain.nodes
+    for child in domain.children:
+        yield from nodes_of(child)
+
+
+# --- for reservations ----------------------------------------------------------------------------
+
+
+def inside(reservation: Reservation, cell: Cell, need: Need) -> Choice | Blocked:
+    """A place for the need on the slots of its reservation."""
+    if not reservation.active or reservation.closing:
+        return Blocked("reservation_not_active", need.slots, 0, reservation.id)
+    free = {id_: reservation.free_on(id_) for id_ in sorted(reservation.nodes)}
+    total = sum(free.values())
+    nodes: list[Placed] = []
+    for index, group in enumerate(need.groups):
+        per_node = group.max_per_node or MANY
+        items = [
+            (min(n // group.slots if group.slots else MANY, per_node), (n, id_), id_)
+            for id_, n in free.items()
+        ]
+        chosen = _greedy([i for i in items if i[0]], group.count)
+        if chosen is None:
+            reason = "reservation_full" if total < need.slots else "fragmented"
+            return Blocked(reason, need.slots, total, reservation.id)
+        for id_, count in chosen:
+            free[id_] -= count * group.slots
+            nodes.append((id_, count, index, -1))
+    return Choice(nodes, 1, reservation.id, (0, total - need.slots))
+
+
+def replicas(
+    cell: Cell,
+    classes: Sequence[NodeClass],
+    count: int,
+    slots: int,
+    level: int,
+    within: Domain | None,
+) -> list[tuple[Node, int]] | None:
+    """Nodes with room for `count` replicas in one domain of a level; None if there is none."""
+    domains = [within] if within is not None else cell.fabric.domains[min(level, RACK)]
+    sized = [(d.capacity(classes, slots, MANY, count), d.path, d) for d in domains]
+    for _, _, domain in sorted(s for s in sized if s[0] >= count):
+        return _choose(domain, {c.id for c in classes}, slots, MANY, count)
+    return None
+
+
+def domain_of_nodes(cell: Cell, nodes: Iterable[str], level: int) -> Domain | None:
+    """The domain of a level in which these nodes are; None if there are none."""
+    for id_ in nodes:
+        domain = cell.nodes[id_].rack
+        while domain.level > level and domain.parent is not None:
+            domain = domain.parent
+        return domain
+    return None
+
+
+def empty_capacity(
+    cell: Cell, classes: Sequence[NodeClass], slots: int, level: int
+) -> tuple[int, int]:
+    """If nothing ran: replicas in the domain of a level that holds most, and slots in all."""
+    largest = total = 0
+    for domain in cell.fabric.domains[min(level, RACK)]:
+        held = 0
+        for class_ in classes:
+            nodes = sum(domain.counts.get(class_.id, ()))
+            held += nodes * (class_.slots // slots)
+            total += nodes * class_.slots
+        largest = max(largest, held)
+    return largest, total

@@ -1,0 +1,27 @@
+"""Why jobs wait: one reason for each shape, told again only when it changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from domain.facts import ShapeBlocked
+from domain.placement import Blocked
+
+if TYPE_CHECKING:
+    from domain.cell import Cell
+    from domain.shapes import Shape
+    from domain.turn import Turn
+
+
+def tell(turn: Turn, shape: Shape, blocked: Blocked) -> None:
+    """Emit the reason if it is another one than was told last."""
+    if (shape.reason, shape.where) != (blocked.reason, blocked.where):
+        reason, needed, available, where = blocked
+        turn.emit(ShapeBlocked(shape.id, reason, needed, available, where))
+
+
+def apply_blocked(cell: Cell, fact: ShapeBlocked) -> None:
+    shape = cell.shapes[fact.shape]
+    shape.reason, shape.where = fact.reason, fact.where
+    shape.needed, shape.available = fact.needed, fact.available
+    cell.touch(shape)
