@@ -6,11 +6,9 @@ import json
 import socket
 import struct
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from infra.java import jar_path, java_command
-from infra.server import Program, Server, fixed_ports
+from infra.server import Cluster, Program, Server, fixed_ports
 
 IMAGE = "cassandra:5.0.5"
 _IMAGE_LIB = "/opt/cassandra/lib"
@@ -60,7 +58,7 @@ _QUERY, _RESULT, _STARTUP, _READY = 0x07, 0x08, 0x01, 0x02
 _ONE, _ALL = 1, 5
 
 
-class LocalCassandra:
+class LocalCassandra(Cluster):
     """A ring of `nodes` servers on 127.0.0.1, .2, .3; node i keeps its data in folder/i.
 
     `contact_points` and `port` are for clients, `nodes` the single servers. Data and port stay
@@ -73,48 +71,8 @@ class LocalCassandra:
         self.contact_points = [f"127.0.0.{i}" for i in range(1, nodes + 1)]
         self._ports = fixed_ports(self._folder, ["native", "storage"], self.contact_points)
         self.port = self._ports["native"]
-        self.nodes = [self._server(i) for i in range(1, nodes + 1)]
-
-    def start(self) -> None:
-        """Start every node that does not run, one after the other, until all serve the ring."""
-        for node in self.nodes:
-            if not node.alive:
-                node.launch()
-                node.wait()
-        if len(self.nodes) > 1:
-            self.nodes[0].wait_for(self._all_serve_the_ring)
-
-    def stop(self) -> None:
-        """End every node in order."""
-        for node in self.nodes:
-            node.stop()
-
-    def kill(self) -> None:
-        """SIGKILL to every node."""
-        for node in self.nodes:
-            node.kill()
-
-    def pause(self) -> None:
-        """Freeze every node."""
-        for node in self.nodes:
-            node.pause()
-
-    def resume(self) -> None:
-        """End the pause of every node."""
-        for node in self.nodes:
-            node.resume()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
+        ring = [self._server(i) for i in range(1, nodes + 1)]
+        super().__init__(ring, self._all_serve_the_ring, in_turn=True)
 
     def _server(self, node: int) -> Server:
         host = f"127.0.0.{node}"
@@ -125,9 +83,10 @@ class LocalCassandra:
         )
 
     def _all_serve_the_ring(self) -> bool:
-        # This table has two copies of each row: all must be up, in every node's view.
+        # This table has up to two copies of each row: all nodes must be up, in each one's view.
+        level = _ALL if len(self.nodes) > 1 else _ONE
         query = "SELECT count(*) FROM system_traces.sessions"
-        return all(answers(host, self.port, query, _ALL) for host in self.contact_points)
+        return all(answers(host, self.port, query, level) for host in self.contact_points)
 
     def _program(self, node: int, host: str) -> Program:
         home = self._folder / str(node)
@@ -146,6 +105,7 @@ class LocalCassandra:
             "cassandra-foreground": "yes",
             "cassandra.skip_wait_for_gossip_to_settle": "0",
             "cassandra.ring_delay_ms": "1",
+            "cassandra.shutdown_announce_in_ms": "100",
         }
         options += [f"-D{key}={value}" for key, value in system.items()]
         main = "org.apache.cassandra.service.CassandraDaemon"

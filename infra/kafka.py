@@ -7,12 +7,10 @@ import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from infra.java import java_command
 from infra.maven import SetupError
-from infra.server import Program, Server, fixed_ports, launch
+from infra.server import Cluster, Program, Server, fixed_ports, launch
 
 IMAGE = "apache/kafka:4.1.0"
 _IMAGE_LIB = "/opt/kafka/libs"
@@ -20,7 +18,7 @@ _HOST = "127.0.0.1"
 _CLUSTER_ID = "YXF1aWZlci1sb2NhbC0wMQ"  # any 16 bytes in base64
 
 
-class LocalKafka:
+class LocalKafka(Cluster):
     """A cluster of `brokers` nodes, each broker and controller; node i keeps its data in folder/i.
 
     `bootstrap` is the address for clients, `nodes` the single servers. Data and ports stay with
@@ -43,7 +41,8 @@ class LocalKafka:
         names = [f"{kind}.{node}" for node in self._ids for kind in ("broker", "controller")]
         self._ports = fixed_ports(self._folder, names, [_HOST])
         self.bootstrap = ",".join(f"{_HOST}:{self.port(node)}" for node in self._ids)
-        self.nodes = [self._server(node) for node in self._ids]
+        nodes = [self._server(node) for node in self._ids]
+        super().__init__(nodes, self._each_sees_all, in_turn=False)
 
     def port(self, node: int) -> int:
         """The client port of a node, counted from 1."""
@@ -52,47 +51,6 @@ class LocalKafka:
     def data(self, node: int = 1) -> Path:
         """The log directory of a node: one folder for each topic partition."""
         return self._folder / str(node) / "data"
-
-    def start(self) -> None:
-        """Start every node that does not run, and wait until each sees all of them."""
-        for node in self.nodes:
-            if not node.alive:
-                node.launch()
-        for node in self.nodes:
-            node.wait()
-        self.nodes[0].wait_for(self._each_sees_all)
-
-    def stop(self) -> None:
-        """End every node in order."""
-        for node in self.nodes:
-            node.stop()
-
-    def kill(self) -> None:
-        """SIGKILL to every node."""
-        for node in self.nodes:
-            node.kill()
-
-    def pause(self) -> None:
-        """Freeze every node."""
-        for node in self.nodes:
-            node.pause()
-
-    def resume(self) -> None:
-        """End the pause of every node."""
-        for node in self.nodes:
-            node.resume()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _each_sees_all(self) -> bool:
         return all(known_brokers(_HOST, self.port(i)) == set(self._ids) for i in self._ids)
@@ -159,15 +117,17 @@ class LocalKafka:
             # A killed broker may come back only when its old session has ended.
             "broker.session.timeout.ms": "4000",
             "broker.heartbeat.interval.ms": "1000",
+            # All nodes stop at once: the last could not hand its partitions to anybody.
+            "controlled.shutdown.enable": "false",
             **self._settings,
         }
 
 
-def known_brokers(host: str, port: int) -> set[int]:
+def known_brokers(host: str, port: int, timeout_s: int = 5) -> set[int]:
     """The node ids in a broker's answer to a Metadata request. OSError if there is no answer."""
     client = b"aquifer"
     body = struct.pack(">hhih", 3, 1, 1, len(client)) + client + struct.pack(">i", 0)
-    with socket.create_connection((host, port), timeout=5) as connection:
+    with socket.create_connection((host, port), timeout=timeout_s) as connection:
         connection.sendall(struct.pack(">i", len(body)) + body)
         stream = connection.makefile("rb")
         with stream:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -136,6 +137,65 @@ class Server:
 
     def __enter__(self) -> Self:
         self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+class Cluster:
+    """Servers that belong together; `nodes` are the single ones, to kill or pause just one."""
+
+    def __init__(
+        self, nodes: list[Server], serve_together: Callable[[], bool], in_turn: bool
+    ) -> None:
+        """`in_turn`: a node is started when the one before it answers, else all at once."""
+        self.nodes = nodes
+        self._serve_together = serve_together
+        self._in_turn = in_turn
+
+    def start(self) -> None:
+        """Start every node that does not run, and wait until they serve together."""
+        for node in self.nodes:
+            if not node.alive:
+                node.launch()
+            if self._in_turn:
+                node.wait()
+        for node in self.nodes:
+            node.wait()
+        self.nodes[0].wait_for(self._serve_together)
+
+    def stop(self) -> None:
+        """Ask every node to end, all at once, and wait."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Server.stop, self.nodes))
+
+    def kill(self) -> None:
+        """SIGKILL to every node."""
+        for node in self.nodes:
+            node.kill()
+
+    def pause(self) -> None:
+        """Freeze every node."""
+        for node in self.nodes:
+            node.pause()
+
+    def resume(self) -> None:
+        """End the pause of every node."""
+        for node in self.nodes:
+            node.resume()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(

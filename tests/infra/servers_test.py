@@ -88,7 +88,7 @@ def test_kafka_paused_gives_no_answer_until_resumed(tmp_path: Path) -> None:
     with LocalKafka(tmp_path) as kafka:
         kafka.pause()
         with pytest.raises(TimeoutError):
-            known_brokers("127.0.0.1", kafka.port(1))
+            known_brokers("127.0.0.1", kafka.port(1), timeout_s=1)
         kafka.resume()
         assert known_brokers("127.0.0.1", kafka.port(1)) == {1}
 
