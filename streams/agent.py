@@ -84,6 +84,8 @@ class Agent:
         self._nodes: dict[str, RegisterNode] = {}
         self._executions: dict[str, _Execution] = {}
         self._by_node: dict[str, set[str]] = {}
+        self._cut_off: dict[str, list[_Execution]] = {}
+        """By dead node: what ran there when it died, as its disk remembers."""
         self._newest: dict[str, int] = {}
         self._urgent: list[tuple[int, int, Callable[[int], None]]] = []
         self._patient: list[tuple[int, int, Callable[[int], None]]] = []
@@ -98,8 +100,13 @@ class Agent:
     # --- nodes ---
 
     def add_node(self, spec: RegisterNode, now_ms: int) -> None:
-        """The node is up: it registers itself and then keeps its lease."""
+        """The node is up: it registers itself and then keeps its lease.
+
+        What ran on it when it died is reported as failed, in case that nobody noticed its absence.
+        """
         self._out.append(spec)
+        for execution in self._cut_off.pop(spec.node, ()):
+            self._report(execution, "failed")
         self._nodes[spec.node] = spec
         self._by_node.setdefault(spec.node, set())
         self._renew_after(spec, now_ms)
@@ -115,8 +122,10 @@ class Agent:
     def drop_node(self, node: str) -> None:
         """The node is dead: it says nothing, and what ran on it is gone up to its checkpoints."""
         self._nodes.pop(node, None)
-        for job in list(self._by_node.pop(node, ())):
-            self._end(self._executions[job])
+        dead = [self._executions[job] for job in sorted(self._by_node.pop(node, ()))]
+        self._cut_off[node] = dead
+        for execution in dead:
+            self._end(execution)
 
     def _renew_after(self, spec: RegisterNode, now_ms: int) -> None:
         if spec.lease_s:

@@ -1,0 +1,200 @@
+"""What became of the jobs: a fold over rounds that gives the numbers of a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from domain.cell import Cell
+from domain.commands import SubmitJob
+from domain.facts import (
+    AttemptEnded,
+    AttemptStarted,
+    JobAdmitted,
+    JobCancelled,
+    JobFailed,
+    JobFinished,
+)
+from domain.ledger import Round
+
+MILLI: Final = 1000
+
+
+class Moment(Struct, frozen=True, gc=False):
+    """The cell after a round; slots in thousandths."""
+
+    at_ms: int
+    busy: int
+    capacity: int
+    waiting: int
+
+
+class _Named(Struct, frozen=True):
+    job: str
+
+
+_named: Final = msgspec.json.Decoder(_Named)
+
+
+class _Job:
+    __slots__ = ("admitted_ms", "run_ms", "size", "started_ms")
+
+    def __init__(self, admitted_ms: int) -> None:
+        self.admitted_ms = admitted_ms
+        self.started_ms = -1
+        """Start of the attempt that runs; -1 while none does."""
+        self.run_ms = 0
+        """Time in attempts that ended."""
+        self.size = 0
+
+
+class Measure:
+    """Follows the rounds of one cell; needs the cell as it is right after each of them."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.facts = 0
+        self.submitted = 0
+        self.refused: Counter[str] = Counter()
+        """Submissions by refusal code."""
+        self.other_refused: Counter[str] = Counter()
+        """Commands that are no submissions, by refusal code."""
+        self.ended: Counter[str] = Counter()
+        """Jobs by the fact that ended them."""
+        self.attempts_ended: Counter[str] = Counter()
+        self.lost_slot_s = 0
+        self.timeline: list[Moment] = []
+        self._live: dict[str, _Job] = {}
+        self._busy = 0
+        self._running = 0
+        self._waited_ms: list[int] = []
+        self._completed_ms: list[int] = []
+        self._handle: Final[dict[type, Any]] = {
+            JobAdmitted: self._admitted,
+            AttemptStarted: self._started,
+            AttemptEnded: self._attempt_ended,
+            JobFinished: self._finished,
+            JobFailed: self._gone,
+            JobCancelled: self._gone,
+        }
+
+    @property
+    def unfinished(self) -> int:
+        return len(self._live)
+
+    def observe(self, round: Round, cell: Cell) -> None:
+        self.rounds += 1
+        self.facts += len(round.facts)
+        for command in round.commands:
+            self.submitted += command.type == SubmitJob.__name__
+        for index in round.duplicates:
+            self.submitted -= round.commands[index].type == SubmitJob.__name__
+        for refusal in round.refusals:
+            is_job = round.commands[refusal.command].type == SubmitJob.__name__
+            (self.refused if is_job else self.other_refused)[refusal.code] += 1
+        now_ms = round.header.now_ms
+        for fact in round.facts:
+            handle = self._handle.get(type(fact))
+            if handle is not None:
+                handle(fact, round, cell, now_ms)
+        capacity = MILLI * sum(cell.total.values())
+        moment = Moment(now_ms, self._busy, capacity, len(self._live) - self._running)
+        self.timeline.append(moment)
+
+    def _admitted(self, fact: JobAdmitted, round: Round, cell: Cell, now_ms: int) -> None:
+        body = round.commands[fact.command]
+        self._live[_job_name(bytes(body.data))] = _Job(now_ms)
+
+    def _started(self, fact: AttemptStarted, round: Round, cell: Cell, now_ms: int) -> None:
+        job = self._live[fact.job]
+        job.started_ms = now_ms
+        job.size = cell.jobs[fact.job].shape.size
+        self._busy += job.size
+        self._running += 1
+
+    def _attempt_ended(self, fact: AttemptEnded, round: Round, cell: Cell, now_ms: int) -> None:
+        job = self._live[fact.job]
+        self.lost_slot_s += fact.lost_slot_s
+        if job.started_ms < 0:
+            return  # a claim that was given up before it began
+        self.attempts_ended[fact.reason] += 1
+        job.run_ms += now_ms - job.started_ms
+        job.started_ms = -1
+        self._busy -= job.size
+        self._running -= 1
+
+    def _finished(self, fact: JobFinished, round: Round, cell: Cell, now_ms: int) -> None:
+        job = self._live[fact.job]
+        self._completed_ms.append(now_ms - job.admitted_ms)
+        self._waited_ms.append(now_ms - job.admitted_ms - job.run_ms)
+        self._gone(fact, round, cell, now_ms)
+
+    def _gone(
+        self, fact: JobFinished | JobFailed | JobCancelled, round: Round, cell: Cell, now_ms: int
+    ) -> None:
+        del self._live[fact.job]
+        self.ended[type(fact).__name__] += 1
+
+    # --- the report ---
+
+    def check(self) -> None:
+        """Every submission has one outcome; raises AssertionError otherwise."""
+        outcomes = sum(self.refused.values()) + sum(self.ended.values()) + self.unfinished
+        assert outcomes == self.submitted, f"{self.submitted} submitted, {outcomes} accounted for"
+
+    def utilisation(self, until_ms: int) -> float:
+        """Busy over all slots, from the first round to a moment."""
+        busy = capacity = 0
+        line = self.timeline
+        for this, after in pairwise(line):
+            if this.at_ms >= until_ms:
+                break
+            span = min(after.at_ms, until_ms) - this.at_ms
+            busy += this.busy * span
+            capacity += this.capacity * span
+        return busy / capacity if capacity else 0.0
+
+    def report(self, last_submission_ms: int) -> dict[str, Any]:
+        """The numbers of a run; waiting is all time between submission and end without a run."""
+        self.check()
+        waited = sorted(self._waited_ms)
+        return {
+            "jobs_submitted": self.submitted,
+            "jobs_finished": self.ended[JobFinished.__name__],
+            "jobs_refused": sum(self.refused.values()),
+            "jobs_failed": self.ended[JobFailed.__name__],
+            "jobs_cancelled": self.ended[JobCancelled.__name__],
+            "jobs_unfinished": self.unfinished,
+            "refusals": dict(sorted(self.refused.items())),
+            "other_refusals": dict(sorted(self.other_refused.items())),
+            "queue_mean_s": _mean_s(waited),
+            "queue_p50_s": _rank_s(waited, 50),
+            "queue_p99_s": _rank_s(waited, 99),
+            "jct_mean_s": _mean_s(self._completed_ms),
+            "gpu_utilisation": round(self.utilisation(last_submission_ms), 4),
+            "preemptions": self.attempts_ended["preempted"],
+            "lost_gpu_s": self.lost_slot_s,
+            "rounds": self.rounds,
+            "facts": self.facts,
+        }
+
+
+def _job_name(data: bytes) -> str:
+    return _named.decode(data).job
+
+
+def _mean_s(values_ms: Sequence[int]) -> float:
+    return round(sum(values_ms) / len(values_ms) / 1000, 1) if values_ms else 0.0
+
+
+def _rank_s(ordered_ms: Sequence[int], percent: int) -> float:
+    """The nearest-rank percentile."""
+    if not ordered_ms:
+        return 0.0
+    rank = -(-len(ordered_ms) * percent // 100)
+    return ordered_ms[max(0, rank - 1)] / 1000

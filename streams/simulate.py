@@ -1,0 +1,151 @@
+"""A cell on a virtual clock: the same decider, ledger and agents, without waiting.
+
+Event-driven: the clock jumps to the next submission, agent's event, or moment at which something is
+due in the cell. It stands on a grid of `round_ms`, so that what happens within one step is one
+round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from msgspec import Raw
+
+from domain.cell import Cell
+from domain.commands import Command
+from domain.decide import decide
+from domain.ledger import ENGINE, Accepted, Header, Round, Signer, canonical, seal
+from domain.timers import next_due_ms
+from streams import dispatch
+from streams.fleet import Fleet
+from streams.measure import Measure
+from streams.scenario import EPOCH_MS, Body, Scenario, body_of
+
+SOURCE: Final = "simulation"
+ACTOR: Final = "simulation"
+ROUND_COMMANDS: Final = 500
+"""At most so many commands in a round."""
+ROUND_WORK: Final = 1_000_000
+"""Placements that a round may try."""
+IDLE_ROUNDS: Final = 100
+"""So many rounds without a command or a fact at one moment mean that time stands still."""
+
+
+class Simulation:
+    """Runs a scenario from its start; `cell` and `fleet` may be taken over by a live run."""
+
+    def __init__(
+        self,
+        name: str,
+        scenario: Scenario,
+        signer: Signer,
+        append: Callable[[bytes], None],
+        *,
+        origin_ms: int = EPOCH_MS,
+        round_ms: int = 1000,
+        patience_ms: int = 60_000,
+    ) -> None:
+        """`append` gets each record of the ledger. `patience_ms`: see `Agent`."""
+        self.cell = Cell(name)
+        self.measure = Measure()
+        self.now_ms = origin_ms
+        self.fleet = Fleet(
+            lambda start: scenario.work[start.job],
+            patience_ms=patience_ms,
+            outages=scenario.outages,
+            origin_ms=origin_ms,
+        )
+        self._signer = signer
+        self._append = append
+        self._origin_ms = origin_ms
+        self._round_ms = round_ms
+        self._arrivals = scenario.arrivals
+        self._arrived = 0
+        self._offset = 0
+        self._pending: list[Accepted] = []
+        for quota in scenario.quotas:
+            self._accept_command(quota)
+        self.fleet.add_nodes(scenario.nodes, origin_ms)
+
+    @property
+    def last_submission_ms(self) -> int:
+        return self._origin_ms + (self._arrivals[-1].at_ms if self._arrivals else 0)
+
+    def run(self, until_ms: int | None = None) -> Iterator[int]:
+        """Run to the end, or up to a moment; yields the number of arrivals after each step.
+
+        The end is when all has arrived and no job is left, or nothing will ever happen again.
+        """
+        while self._arrived < len(self._arrivals) or self.cell.jobs or not self.cell.head.round:
+            next_ms = self._next_ms()
+            if next_ms is None or (until_ms is not None and next_ms > until_ms):
+                return
+            self.now_ms = next_ms
+            self._take_arrivals()
+            for command in self.fleet.advance(next_ms):
+                self._accept_command(command)
+            self._rounds()
+            yield self._arrived
+
+    def _next_ms(self) -> int | None:
+        """The next moment on the grid at which something happens."""
+        moments = [m for m in (self.fleet.next_ms(), next_due_ms(self.cell)) if m is not None]
+        if self._arrived < len(self._arrivals):
+            moments.append(self._origin_ms + self._arrivals[self._arrived].at_ms)
+        if not moments:
+            return None
+        steps = -(-(min(moments) - self._origin_ms) // self._round_ms)
+        return max(self.now_ms, self._origin_ms + steps * self._round_ms)
+
+    def _take_arrivals(self) -> None:
+        since_ms = self.now_ms - self._origin_ms
+        while self._arrived < len(self._arrivals):
+            arrival = self._arrivals[self._arrived]
+            if arrival.at_ms > since_ms:
+                return
+            self._arrived += 1
+            self._accept(arrival.type, arrival.body)
+
+    def _accept_command(self, command: Command) -> None:
+        self._accept(type(command).__name__, body_of(command))
+
+    def _accept(self, type_: str, body: Body) -> None:
+        accepted = Accepted(
+            0,
+            self._offset,
+            str(self._offset),
+            SOURCE,
+            type_,
+            ACTOR,
+            self.now_ms,
+            Raw(canonical(body)),
+        )
+        self._offset += 1
+        self._pending.append(accepted)
+
+    def _rounds(self) -> None:
+        """Decide what has come, and all that is due at this moment."""
+        idle = 0
+        while True:
+            due_ms = next_due_ms(self.cell)
+            if not self._pending and (due_ms is None or due_ms > self.now_ms):
+                return
+            taken, self._pending = (
+                self._pending[:ROUND_COMMANDS],
+                self._pending[ROUND_COMMANDS:],
+            )
+            made = self._round(taken)
+            idle = 0 if taken or made.facts else idle + 1
+            assert idle < IDLE_ROUNDS, f"what is due at {due_ms} never passes"
+
+    def _round(self, taken: Sequence[Accepted]) -> Round:
+        cell = self.cell
+        header = Header(cell.head.round + 1, self.now_ms, ROUND_WORK, ENGINE)
+        made = decide(cell, header, taken)
+        record, head = seal(made, self._signer)
+        self._append(record)
+        cell.believe(head, made.inputs)
+        self.fleet.handle(dispatch.instructions(cell, made), self.now_ms)
+        self.measure.observe(made, cell)
+        return made
