@@ -24,7 +24,7 @@ from domain.nodes import Node
 from domain.quota import Account, Queue
 from domain.refusals import Refused
 from domain.reservations import Reservation
-from domain.shapes import Need, Shape
+from domain.shapes import Demand, Need, Shape
 from domain.timers import Timers
 
 Entity = Account | Queue | Node | Job | Shape | Reservation
@@ -79,7 +79,11 @@ class Cell:
         self.timers = Timers()
         self.shape_of: dict[bytes, Shape] = {}
         self.fallback_shapes: dict[int, Shape] = {}
+        self.preemptible: dict[tuple[str, int], dict[Run, None]] = {}
+        """Started attempts outside of reservations that may be preempted, by type and tier."""
         self.needs: dict[bytes, Need] = {}
+        self.demands: dict[tuple[object, ...], Demand] = {}
+        self.next_need = 0
         self.total: dict[str, int] = {}
         """Slots of the nodes that are not lost, by accelerator type."""
         # Of the round in progress:
@@ -220,14 +224,28 @@ class Cell:
         self.shapes[shape.id] = shape
         self.shape_of[shape.key] = shape
         spec = shape.spec
+        needs: list[Need] = []
         groups = [g.model_dump() for g in spec.groups]
         for flavour in spec.flavours:
             key = _pack((flavour.accelerator, groups, spec.placement.model_dump(mode="json")))
             need = self.needs.get(key)
             if need is None:
-                need = self.needs[key] = Need(len(self.needs), flavour.accelerator, spec)
-            shape.needs.append(need)
-        if any(f.after_wait_s for f in spec.flavours):
+                need = self.needs[key] = Need(key, self.next_need, flavour.accelerator, spec)
+                self.next_need += 1
+            needs.append(need)
+        account = shape.queue.account
+        waits = [f.after_wait_s for f in spec.flavours]
+        alike = (account.id, spec.reservation, *(n.id for n in needs), *waits)
+        demand = self.demands.get(alike)
+        if demand is None:
+            size = sum(g.count * g.slots * g.share_milli for g in spec.groups)
+            demand = self.demands[alike] = Demand(alike, account, spec, needs, size)
+            for need in needs:
+                need.uses += 1
+        shape.demand = demand
+        demand.shapes[shape.id] = shape
+        demand.told = None
+        if shape.ripens:
             self.fallback_shapes[shape.id] = shape
 
     def leave_shape(self, shape: Shape) -> None:
@@ -237,7 +255,18 @@ class Cell:
             del self.shapes[shape.id]
             del self.shape_of[shape.key]
             self.fallback_shapes.pop(shape.id, None)
+            self._leave_demand(shape)
             self.left(shape)
+
+    def _leave_demand(self, shape: Shape) -> None:
+        demand = shape.demand
+        del demand.shapes[shape.id]
+        if not demand.shapes:
+            del self.demands[demand.key]
+            for need in demand.needs:
+                need.uses -= 1
+                if not need.uses:
+                    del self.needs[need.key]
 
     # --- slots ------------------------------------------------------------------------------------
 
@@ -282,9 +311,16 @@ class Cell:
             self.freed(node, own)
         run.missing = {}
         if reservation is None:
+            self.preemptible.get((run.accelerator, shape.tier), {}).pop(run, None)
             self.charge(run, -shape.size)
         else:
             self.touch(reservation)
+
+    def started(self, run: Run) -> None:
+        """The run has all its slots, and has become one that others may preempt."""
+        shape = run.job.shape
+        if run.reservation is None and shape.spec.preemptible:
+            self.preemptible.setdefault((run.accelerator, shape.tier), {})[run] = None
 
     def take_parts(self, run: Run, by: int) -> None:
         """Host parts and shares of devices: taken with `by` 1, given back with -1."""

@@ -58,6 +58,7 @@ class Job:
         "not_before_ms",
         "number",
         "preemptions",
+        "queued",
         "run",
         "seniority_ms",
         "shape",
@@ -79,15 +80,14 @@ class Job:
         self.preemptions = 0
         self.not_before_ms = 0
         """It backs off until then after an attempt failed."""
+        self.queued = False
+        """In the line of its shape."""
         self.run: Run | None = None
         self.mark = 0
 
     @property
     def status(self) -> JobState:
         return JobState.WAITING if self.run is None else self.run.status
-
-    def in_line(self, shape: Shape) -> bool:
-        return self.run is None and self.shape is shape and not self.not_before_ms
 
     def state(self) -> tuple[object, ...]:
         return (
@@ -312,10 +312,12 @@ def apply_amended(cell: Cell, fact: JobAmended) -> None:
     key = shapes.amended(job.shape.key, command.tier, command.priority)
     if command.estimate_s is not None:
         job.estimate_s = command.estimate_s
-    old = job.shape
+    old, queued = job.shape, job.queued
+    if queued:
+        old.leave(job)
     job.shape = cell.shape_of.get(key) or cell.add_shape(key)
     job.shape.jobs += 1
-    if not job.not_before_ms:
+    if queued:
         job.shape.join(job)
     cell.leave_shape(old)
     cell.touch(job)
@@ -344,6 +346,7 @@ def apply_started(cell: Cell, fact: AttemptStarted) -> None:
         no_waits: list[Held] = []
         cell.occupy(run, no_waits)
     run.started_ms = cell.now_ms
+    cell.started(run)
     cell.timers.overrun(run)
     cell.touch(job)
 
@@ -356,6 +359,7 @@ def _new_run(cell: Cell, id_: str, attempt: int, flavour: int, nodes: list[Place
     if reservation is not None:
         run.reservation = cell.reservations[reservation]
     job.shape.queue.waiting -= 1
+    job.shape.leave(job)
     return run
 
 
@@ -405,7 +409,9 @@ def apply_ended(cell: Cell, fact: AttemptEnded) -> None:
 
 def apply_gone(cell: Cell, fact: JobFinished | JobFailed | JobCancelled) -> None:
     job = cell.jobs.pop(fact.job)
-    job.not_before_ms = -1  # no longer in any line
+    job.not_before_ms = 0
+    if job.queued:
+        job.shape.leave(job)
     job.shape.queue.waiting -= 1
     cell.memory.remember_name(job.id, cell.now_ms)
     cell.leave_shape(job.shape)

@@ -19,6 +19,7 @@ from domain.placement import nodes_of
 if TYPE_CHECKING:
     from domain.jobs import Run
     from domain.nodes import Node
+    from domain.quota import Account
     from domain.shapes import Shape
     from domain.turn import Turn
 
@@ -70,52 +71,85 @@ def cost_of(run: Run, now_ms: int) -> int:
     return run.lost_slot_s(now_ms) + shape.slots * shape.spec.runtime.restore_s
 
 
-def _old_enough(turn: Turn, run: Run) -> bool:
-    min_ms = turn.cell.policy.min_run_s[run.job.shape.tier] * 1000
-    return bool(run.running_ms) and turn.header.now_ms - run.running_ms >= min_ms
-
-
 def _running(turn: Turn) -> Iterator[Run]:
-    for node in turn.cell.fabric.nodes():
-        for run in node.runs:
-            first = run.nodes[0][0] == node.id
-            if first and run.started_ms and not run.stop_by_ms and run.reservation is None:
+    """Attempts that may be stopped: started, not stopping, preemptible, in no reservation."""
+    for runs in turn.cell.preemptible.values():
+        for run in runs:
+            if not run.stop_by_ms:
                 yield run
 
 
 def unreserved(turn: Turn) -> Eligible:
     """What may make room for a reservation's window: all preemptible work outside of one."""
     now = turn.header.now_ms
-    return {r: cost_of(r, now) for r in _running(turn) if r.job.shape.spec.preemptible}
+    return {r: cost_of(r, now) for r in _running(turn)}
 
 
-def lower(turn: Turn, shape: Shape, accelerator: str) -> Eligible:
-    """What may make room for a shape that claims its nominal quota: borrowers, and weaker tiers.
+class Victims:
+    """What may make room for shapes that claim their nominal quota, in one round."""
 
-    Of a borrowing account no more than it borrows, its cheapest attempts first.
-    """
-    now = turn.header.now_ms
-    eligible: Eligible = {}
-    borrowers: dict[str, list[tuple[int, int, Run]]] = {}
-    for run in _running(turn):
-        other = run.job.shape
-        if not other.spec.preemptible or not _old_enough(turn, run):
-            continue
-        cost = cost_of(run, now)
-        if other.tier > shape.tier:
-            eligible[run] = cost
-        elif run.accelerator == accelerator and other.tier:
-            account = other.queue.account
-            if account is not shape.queue.account and account.borrowed(accelerator):
-                borrowers.setdefault(account.id, []).append((cost, -run.job.number, run))
-    for id_, runs in sorted(borrowers.items()):
-        left = turn.cell.accounts[id_].borrowed(accelerator)
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.cell = turn.cell
+        self._old: dict[tuple[str, int], list[Run]] = {}
+        self._borrowers: dict[str, list[Account]] = {}
+
+    def _old_enough(self, accelerator: str, tier: int) -> list[Run]:
+        """Attempts on a type in a tier that have had their minimum run time."""
+        key = (accelerator, tier)
+        found = self._old.get(key)
+        if found is None:
+            since = self.turn.header.now_ms - self.cell.policy.min_run_s[tier] * 1000
+            found = self._old[key] = []
+            for run in self.cell.preemptible.get(key, ()):
+                if run.running_ms and run.running_ms <= since and not run.stop_by_ms:
+                    found.append(run)
+        return [r for r in found if not r.stop_by_ms]
+
+    def _borrowing(self, accelerator: str) -> list[Account]:
+        found = self._borrowers.get(accelerator)
+        if found is None:
+            accounts = self.cell.accounts.values()
+            found = [a for a in accounts if a.queues and a.borrowed(accelerator)]
+            found = self._borrowers[accelerator] = sorted(found, key=lambda a: a.id)
+        return found
+
+    def may_yield_to(self, shape: Shape) -> bool:
+        """False if there is surely nothing that the shape may preempt."""
+        if shape.demand.reservation is not None or not shape.waiting:
+            return False
+        for need in shape.needs:
+            if not shape.queue.account.within_nominal(need.accelerator, shape.size):
+                continue
+            if any(self._old_enough(need.accelerator, t) for t in range(shape.tier + 1, 4)):
+                return True
+            if self._borrowing(need.accelerator):
+                return True
+        return False
+
+    def lower(self, shape: Shape, accelerator: str) -> Eligible:
+        """Weaker tiers, and borrowers; with their costs.
+
+        Of a borrowing account no more than it borrows, its cheapest attempts first.
+        """
+        now = self.turn.header.now_ms
+        eligible: Eligible = {}
+        for tier in range(shape.tier + 1, 4):
+            for run in self._old_enough(accelerator, tier):
+                eligible[run] = cost_of(run, now)
+        mine = shape.queue.account
+        owing = {a: a.borrowed(accelerator) for a in self._borrowing(accelerator) if a is not mine}
+        runs: list[tuple[int, int, Run]] = []
+        for tier in range(1, shape.tier + 1) if owing else ():
+            for run in self._old_enough(accelerator, tier):
+                if run.job.shape.queue.account in owing:
+                    runs.append((cost_of(run, now), -run.job.number, run))
         for cost, _, run in sorted(runs, key=lambda r: r[:2]):
-            if left <= 0:
-                break
-            left -= run.job.shape.size
-            eligible[run] = cost
-    return eligible
+            account = run.job.shape.queue.account
+            if owing[account] > 0:
+                owing[account] -= run.job.shape.size
+                eligible[run] = cost
+        return eligible
 
 
 def plan(turn: Turn, demand: Demand, eligible: Eligible) -> Plan | None:
@@ -222,7 +256,7 @@ def _spare(turn: Turn, victims: dict[Run, None], free: dict[Node, int], eligible
             del victims[run]
 
 
-def for_shape(turn: Turn, shape: Shape) -> tuple[int, Plan] | None:
+def for_shape(turn: Turn, victims: Victims, shape: Shape) -> tuple[int, Plan] | None:
     """(flavour, plan) by which a blocked shape may claim its nominal quota, if it may."""
     account = shape.queue.account
     for flavour, need in enumerate(shape.needs):
@@ -230,7 +264,7 @@ def for_shape(turn: Turn, shape: Shape) -> tuple[int, Plan] | None:
             continue
         if not account.within_nominal(need.accelerator, shape.size):
             continue
-        eligible = lower(turn, shape, need.accelerator)
+        eligible = victims.lower(shape, need.accelerator)
         groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
         found = plan(turn, Demand(need.classes(turn.cell), groups, need.required), eligible)
         if found is not None:

@@ -1,12 +1,13 @@
 """Which waiting job comes next, and where it goes: the work of a round.
 
-Tiers come first, then queues by their share, then within a queue priority and seniority. A shape
+Tiers come first, then queues by their share, then within a queue priority and seniority. A demand
 that finds no place is passed over for the rest of the round: nothing becomes free within it.
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush, heapreplace
+from collections.abc import Iterable
+from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Final
 
 from domain import fair_share, placement, preemption, waiting
@@ -15,7 +16,7 @@ from domain.placement import Blocked, Choice
 
 if TYPE_CHECKING:
     from domain.cell import Cell
-    from domain.shapes import Need, Shape
+    from domain.shapes import Demand, Need, Shape
     from domain.turn import Turn
 
 CLAIMS_TRIED: Final = 16
@@ -25,15 +26,11 @@ Line = tuple[int, int, int, int, "Shape"]
 """(-priority, seniority of the head, its number, id of the shape, shape)"""
 
 
-class Band:
-    """The lines of one queue in one tier, best first."""
-
-    __slots__ = ("lines", "queue", "tier")
-
-    def __init__(self, tier: int, queue: int) -> None:
-        self.tier = tier
-        self.queue = queue
-        self.lines: list[Line] = []
+def _line(shape: Shape) -> Line | None:
+    head = shape.head()
+    if head is None:
+        return None
+    return (-shape.priority, head.seniority_ms, head.number, shape.id, shape)
 
 
 class Scheduling:
@@ -42,169 +39,183 @@ class Scheduling:
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
         self.cell: Cell = turn.cell
-        self.blocked: dict[int, Blocked] = {}
+        self.no_place: dict[int, Blocked] = {}
         """By need: found to have no place in this round."""
-        self.passed: list[Shape] = []
-        """Shapes that wait for slots or quota, in the order in which they were passed over."""
+        self.blocked: dict[Demand, Blocked] = {}
+        """Demands of which nothing can start in this round any more."""
 
     def run(self) -> None:
         bands = self._bands()
-        heap = [(b.tier, self._share(b), b.queue, b) for b in bands]
+        heap = [(tier, self._share(lines), queue, lines) for (tier, queue), lines in bands]
         heapify(heap)
-        while heap:
-            if self.turn.work <= 0:
-                self._out_of_work(heap)
-                return
-            tier, _, queue, band = heap[0]
-            shape = band.lines[0][4]
-            blocked = self._start(shape, heap[0][1])
-            if blocked is None:
-                self._next_head(band)
+        while heap and self.turn.work > 0:
+            tier, share, queue, lines = heap[0]
+            shape = lines[0][4]
+            if shape.demand in self.blocked or not self._start(shape, share):
+                if not shape.queue.strict:
+                    lines[:] = [e for e in lines if e[4].demand not in self.blocked]
+                    heapify(lines)
+                else:
+                    self._hold_back(lines)
             else:
-                self._pass(shape, blocked)
-                heappop(band.lines)
-                if shape.queue.strict and band.lines:
-                    self._hold_back(band)
-            if band.lines:
-                heapreplace(heap, (tier, self._share(band), queue, band))
+                self._advance(lines)
+            if lines:
+                heapreplace(heap, (tier, self._share(lines), queue, lines))
             else:
                 heappop(heap)
+        if heap:
+            self._tell_all((e[4] for *_, lines in heap for e in lines), Blocked("round_is_full"))
+        self._tell_blocked()
         self._claim()
 
-    def _bands(self) -> list[Band]:
-        bands: dict[tuple[int, int], Band] = {}
-        for shape in self.cell.shapes.values():
-            head = shape.head()
-            if head is None:
+    def _bands(self) -> Iterable[tuple[tuple[int, int], list[Line]]]:
+        """By tier and queue: the lines of which something may start, best first."""
+        bands: dict[tuple[int, int], list[Line]] = {}
+        for demand in self.cell.demands.values():
+            if not demand.waiting:
                 continue
-            blocked = self._surely_blocked(shape, head.seniority_ms)
-            if blocked is not None and not shape.queue.strict:
-                self._pass(shape, blocked)
-                continue
-            key = (shape.tier, shape.queue.index)
-            band = bands.get(key)
-            if band is None:
-                band = bands[key] = Band(*key)
-            line = (-shape.priority, head.seniority_ms, head.number, shape.id, shape)
-            band.lines.append(line)
-        for band in bands.values():
-            heapify(band.lines)
-        return list(bands.values())
+            strict = False
+            blocked = self._surely_blocked(demand)
+            if blocked is not None:
+                self.blocked[demand] = blocked
+                strict = any(s.queue.strict for s in demand.shapes.values())
+                if not strict:
+                    continue
+            for shape in demand.shapes.values():
+                if not shape.waiting or (strict and not shape.queue.strict):
+                    continue
+                line = _line(shape)
+                if line is not None:
+                    bands.setdefault((shape.tier, shape.queue.index), []).append(line)
+        for lines in bands.values():
+            heapify(lines)
+        return bands.items()
 
-    def _surely_blocked(self, shape: Shape, since_ms: int) -> Blocked | None:
-        """A cheap no, from counts alone; None if the shape has to be tried."""
-        if shape.spec.reservation is not None:
+    def _surely_blocked(self, demand: Demand) -> Blocked | None:
+        """A cheap no, from counts alone; None if the demand has to be tried."""
+        if demand.reservation is not None:
             return None
         last: Blocked | None = None
-        for flavour, need in enumerate(shape.needs):
-            if not self._ripe(shape, flavour, since_ms):
-                continue
-            last = self._short_of_quota(shape, need) or self._short_of_slots(need)
+        for need in demand.needs:
+            last = self._short_of_quota(demand, need) or self._short_of_slots(need)
             if last is None:
                 return None
         return last
 
-    def _ripe(self, shape: Shape, flavour: int, since_ms: int) -> bool:
-        after_s = shape.spec.flavours[flavour].after_wait_s
-        return self.cell.now_ms - since_ms >= after_s * 1000
-
-    def _short_of_quota(self, shape: Shape, need: Need) -> Blocked | None:
-        account = shape.queue.account
+    def _short_of_quota(self, demand: Demand, need: Need) -> Blocked | None:
+        account = demand.account
         available = account.available(need.accelerator)
-        if available >= shape.size:
+        if available >= demand.size:
             return None
-        if account.ceiling(need.accelerator) < shape.size:
-            return Blocked("over_quota", shape.size, max(0, available), account.id)
-        return Blocked("quota_exceeded", shape.size, max(0, available), account.id)
+        ceiling = account.ceiling(need.accelerator)
+        reason = "quota_exceeded" if ceiling >= demand.size else "over_quota"
+        return Blocked(reason, demand.size, max(0, available), account.id)
 
     def _short_of_slots(self, need: Need) -> Blocked | None:
-        blocked = self.blocked.get(need.id)
-        if blocked is None and need.slots:
+        blocked = self.no_place.get(need.id)
+        if blocked is None and need.plain:
             free = sum(c.free for c in need.classes(self.cell))
-            if free < need.slots and need.plain:
+            if free < need.slots:
                 answer = placement.place(self.cell, need)
                 assert isinstance(answer, Blocked), "there are fewer slots than it needs"
-                blocked = self.blocked[need.id] = answer
+                blocked = self.no_place[need.id] = answer
         return blocked
 
-    def _share(self, band: Band) -> int:
-        return fair_share.order_share(self.cell, band.lines[0][4])
+    def _share(self, lines: list[Line]) -> int:
+        return fair_share.order_share(self.cell, lines[0][4])
 
-    def _start(self, shape: Shape, share: int) -> Blocked | None:
-        """Start the head of the shape's line, or say why not."""
+    def _start(self, shape: Shape, share: int) -> bool:
+        """Start the head of the shape's line, or find that its demand is blocked."""
         job = shape.head()
         assert job is not None, "only lines with a head are tried"
         last = Blocked("waits_for_flavour", shape.slots)
         for flavour, need in enumerate(shape.needs):
-            if not self._ripe(shape, flavour, job.seniority_ms):
+            after_ms = shape.spec.flavours[flavour].after_wait_s * 1000
+            if self.cell.now_ms - job.seniority_ms < after_ms:
                 continue
-            answer = self._find(shape, need)
+            answer = self._find(shape.demand, need)
             if isinstance(answer, Choice):
                 why = Why(shape.tier, share, *answer[1:], flavour)
                 attempt = job.attempts + 1
                 self.turn.emit(AttemptStarted(job.id, attempt, answer.nodes, flavour, why))
-                return None
+                return True
             last = answer
-        return last
+        self.blocked[shape.demand] = last
+        return False
 
-    def _find(self, shape: Shape, need: Need) -> Choice | Blocked:
-        if shape.spec.reservation is not None:
-            reservation = self.cell.reservations.get(shape.spec.reservation)
+    def _find(self, demand: Demand, need: Need) -> Choice | Blocked:
+        if demand.reservation is not None:
+            reservation = self.cell.reservations.get(demand.reservation)
             if reservation is None:
-                return Blocked("reservation_not_active", where=shape.spec.reservation)
+                return Blocked("reservation_not_active", where=demand.reservation)
             return placement.inside(reservation, self.cell, need)
-        short = self._short_of_quota(shape, need) or self.blocked.get(need.id)
+        short = self._short_of_quota(demand, need) or self.no_place.get(need.id)
         if short is not None:
             return short
         self.turn.work -= 1
         answer = placement.place(self.cell, need)
         if isinstance(answer, Blocked):
-            self.blocked[need.id] = answer
+            self.no_place[need.id] = answer
         return answer
 
-    def _next_head(self, band: Band) -> None:
+    def _advance(self, lines: list[Line]) -> None:
         """The head of the first line was started: its next job, if any, takes its place."""
-        shape = band.lines[0][4]
-        head = shape.head()
-        if head is None:
-            heappop(band.lines)
+        line = _line(lines[0][4])
+        if line is None:
+            heappop(lines)
         else:
-            line = (-shape.priority, head.seniority_ms, head.number, shape.id, shape)
-            heapreplace(band.lines, line)
+            heapreplace(lines, line)
 
-    def _pass(self, shape: Shape, blocked: Blocked) -> None:
-        self.passed.append(shape)
-        waiting.tell(self.turn, shape, blocked)
-
-    def _hold_back(self, band: Band) -> None:
+    def _hold_back(self, lines: list[Line]) -> None:
         """A strict queue: what is behind a blocked job waits for it."""
-        for *_, shape in sorted(band.lines, key=lambda line: line[3]):
-            waiting.tell(self.turn, shape, Blocked("behind_in_queue", where=shape.queue.id))
-        band.lines.clear()
+        first = heappop(lines)[4]
+        self._tell_all((first,), self.blocked[first.demand])
+        behind = Blocked("behind_in_queue", where=first.queue.id)
+        self._tell_all((e[4] for e in lines), behind)
+        lines.clear()
 
-    def _out_of_work(self, heap: list[tuple[int, int, int, Band]]) -> None:
-        for *_, band in sorted(heap, key=lambda h: h[:3]):
-            for *_, shape in sorted(band.lines, key=lambda line: line[3]):
-                waiting.tell(self.turn, shape, Blocked("round_is_full"))
+    def _tell_all(self, shapes: Iterable[Shape], blocked: Blocked) -> None:
+        for shape in sorted(shapes, key=lambda s: s.id):
+            shape.demand.told = None
+            waiting.tell(self.turn, shape, blocked)
+
+    def _tell_blocked(self) -> None:
+        """Tell each waiting shape of a blocked demand, unless they all know."""
+        untold: list[tuple[int, Shape, Blocked]] = []
+        for demand, blocked in self.blocked.items():
+            answer = (blocked.reason, blocked.where)
+            if demand.told != answer:
+                strict = False
+                for shape in demand.shapes.values():
+                    if shape.queue.strict:
+                        strict = True
+                    elif shape.waiting:
+                        untold.append((shape.id, shape, blocked))
+                demand.told = None if strict else answer
+        untold.sort(key=lambda u: u[0])
+        for _, shape, blocked in untold:
+            waiting.tell(self.turn, shape, blocked)
 
     def _claim(self) -> None:
         """Let higher claims that are real preempt."""
         policy = self.cell.policy
-        if not policy.preemption:
-            return
         budget = policy.max_preemptions_per_round
-        lines: list[tuple[tuple[int, int, int, int, int], Shape]] = []
-        for shape in self.passed:
-            job = shape.head()
-            if job is not None and shape.spec.reservation is None:
-                order = (-shape.priority, job.seniority_ms, job.number)
-                share = fair_share.order_share(self.cell, shape)
-                heappush(lines, ((shape.tier, share, *order), shape))
-        for _ in range(min(CLAIMS_TRIED, len(lines))):
-            (_, share, *_), shape = heappop(lines)
+        if not policy.preemption or not budget:
+            return
+        victims = preemption.Victims(self.turn)
+        lines = []
+        for demand in self.blocked:
+            for shape in demand.shapes.values():
+                job = shape.head() if victims.may_yield_to(shape) else None
+                if job is not None:
+                    share = fair_share.order_share(self.cell, shape)
+                    order = (-shape.priority, job.seniority_ms, job.number)
+                    lines.append((shape.tier, share, *order, shape))
+        lines.sort(key=lambda line: line[:5])
+        for _, share, *_, shape in lines[:CLAIMS_TRIED]:
             if budget <= 0 or self.turn.work <= 0:
                 return
-            found = preemption.for_shape(self.turn, shape)
+            found = preemption.for_shape(self.turn, victims, shape)
             if found is not None and len(found[1].runs) <= budget:
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)
@@ -212,22 +223,19 @@ class Scheduling:
     def _preempt(self, shape: Shape, share: int, flavour: int, plan: preemption.Plan) -> None:
         job = shape.head()
         assert job is not None, "the line has a head"
-        reclaim = any(r.job.shape.tier <= shape.tier for r in plan.runs)
-        self.turn.emit(
-            PreemptionDecided(
-                job.id,
-                "reclaim" if reclaim else "tier",
-                plan.victims,
-                plan.candidates,
-                plan.runner_up_cost,
-            )
+        weaker = all(r.job.shape.tier > shape.tier for r in plan.runs)
+        cause, second = "tier" if weaker else "reclaim", plan.runner_up_cost
+        self.turn.emit(PreemptionDecided(job.id, cause, plan.victims, plan.candidates, second))
+        waits = plan.waits_for(*(g.slots for g in shape.needs[flavour].groups))
+        why = Why(
+            tier=shape.tier,
+            share_ppm=share,
+            candidates=plan.candidates,
+            chosen=plan.domain.name,
+            score=(plan.cost,),
+            flavour=flavour,
         )
-        slots = [g.slots for g in shape.needs[flavour].groups]
-        waits = plan.waits_for(*slots)
-        place = plan.domain.name
-        why = Why(shape.tier, share, plan.candidates, place, (plan.cost,), flavour=flavour)
         nodes = [(node.id, n, group, -1) for node, n, group in plan.placed]
-        attempt = job.attempts + 1
-        self.turn.emit(JobClaimed(job.id, attempt, nodes, waits, flavour, why))
+        self.turn.emit(JobClaimed(job.id, job.attempts + 1, nodes, waits, flavour, why))
         for run in plan.runs:
             self.turn.stop(run, "preempted")

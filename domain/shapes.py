@@ -15,7 +15,7 @@ import msgspec
 from domain.commands import LEVELS, TIERS, SubmitJob
 from domain.fabric import NodeClass, is_local, matches
 from domain.ledger import canonical
-from domain.quota import Queue
+from domain.quota import Account, Queue
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -58,15 +58,20 @@ class Need:
         "accelerator",
         "groups",
         "id",
+        "key",
         "placement",
         "plain",
         "preferred",
         "required",
         "slots",
+        "uses",
     )
 
-    def __init__(self, id_: int, accelerator: str, spec: SubmitJob) -> None:
+    def __init__(self, key: bytes, id_: int, accelerator: str, spec: SubmitJob) -> None:
+        self.key = key
         self.id = id_
+        self.uses = 0
+        """Demands that have the need."""
         self.accelerator = accelerator
         self.groups = spec.groups
         self.placement = spec.placement
@@ -102,27 +107,67 @@ class Need:
         return sum(p.weight for p in self.placement.prefer if matches(p, class_.labels))
 
 
+class Demand:
+    """What shapes of one account ask for, in whatever tier and priority: one answer serves all."""
+
+    __slots__ = (
+        "account",
+        "answer",
+        "key",
+        "needs",
+        "reservation",
+        "shapes",
+        "size",
+        "told",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        key: tuple[object, ...],
+        account: Account,
+        spec: SubmitJob,
+        needs: list[Need],
+        size: int,
+    ) -> None:
+        self.key = key
+        self.account = account
+        self.needs = needs
+        """By flavour."""
+        self.size = size
+        """Charge against quota, in thousandths of slots."""
+        self.reservation = spec.reservation
+        self.shapes: dict[int, Shape] = {}
+        self.waiting = 0
+        """Jobs in the lines of the shapes."""
+        self.answer: tuple[str, str] | None = None
+        """(reason, where) for which none of the jobs can start in the round in progress."""
+        self.told: tuple[str, str] | None = None
+        """The answer that all of the shapes carry as their reason, as far as is known."""
+
+
 class Shape:
     """One shape: its demand, and the line of its jobs that wait."""
 
     __slots__ = (
         "available",
+        "demand",
         "id",
         "jobs",
         "key",
         "line",
         "mark",
         "needed",
-        "needs",
         "plain",
         "priority",
         "queue",
         "reason",
         "returned",
-        "size",
+        "ripens",
         "slots",
         "spec",
         "tier",
+        "waiting",
         "where",
     )
     kind = "shape"
@@ -136,16 +181,18 @@ class Shape:
         self.tier = TIERS.index(spec.tier)
         self.priority = spec.priority
         self.slots = sum(g.count * g.slots for g in spec.groups)
-        self.size = sum(g.count * g.slots * g.share_milli for g in spec.groups)
-        """Charge against quota, in thousandths of slots."""
-        self.needs: list[Need] = []
-        """By flavour."""
+        self.demand: Demand
+        """Set when the shape enters its cell."""
+        self.ripens = any(f.after_wait_s for f in spec.flavours)
+        """True iff a flavour is considered only after some wait."""
         self.plain = not any(
             g.share_milli < 1000 or g.host_cpu_milli or g.host_memory_mib for g in spec.groups
         )
         """True iff its replicas take nothing but whole slots."""
         self.jobs = 0
         """Jobs of the shape that are not at an end."""
+        self.waiting = 0
+        """Jobs in the line."""
         self.line: deque[Job] = deque()
         """In order of (seniority, number); entries may be stale."""
         self.returned: list[tuple[int, int, Job]] = []
@@ -161,18 +208,35 @@ class Shape:
 
     def join(self, job: Job) -> None:
         """Put a waiting job into the line at the place that its seniority gives it."""
+        job.queued = True
+        self.waiting += 1
+        self.demand.waiting += 1
         last = self.line[-1] if self.line else None
         if last is None or (last.seniority_ms, last.number) < (job.seniority_ms, job.number):
             self.line.append(job)
         else:
             heappush(self.returned, (job.seniority_ms, job.number, job))
 
+    def leave(self, job: Job) -> None:
+        """The job no longer waits; its entry in the line has become stale."""
+        job.queued = False
+        self.waiting -= 1
+        self.demand.waiting -= 1
+
+    @property
+    def size(self) -> int:
+        return self.demand.size
+
+    @property
+    def needs(self) -> list[Need]:
+        return self.demand.needs
+
     def head(self) -> Job | None:
         """The job that is next in line, without taking it."""
         line, returned = self.line, self.returned
-        while line and not line[0].in_line(self):
+        while line and not (line[0].queued and line[0].shape is self):
             line.popleft()
-        while returned and not returned[0][2].in_line(self):
+        while returned and not (returned[0][2].queued and returned[0][2].shape is self):
             heappop(returned)
         if not returned:
             return line[0] if line else None

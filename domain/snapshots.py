@@ -189,4 +189,5 @@ def _load_run(cell: Cell, job: Job, state: list[Any]) -> None:
     if stop_by:
         cell.timers.stop_by(run)
     if started:
+        cell.started(run)
         cell.timers.overrun(run)

@@ -68,7 +68,7 @@ class Timers:
         rested: dict[Job, None] = {}
         while self._backoffs and self._backoffs[0][0] <= now_ms:
             job = heappop(self._backoffs)[2]
-            if job.run is None and 0 < job.not_before_ms <= now_ms:
+            if 0 < job.not_before_ms <= now_ms:
                 rested[job] = None
         return list(rested)
 

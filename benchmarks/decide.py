@@ -1,0 +1,186 @@
+"""Decisions per CPU second of one cell at full size: cold fill and steady state."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from domain.cell import Cell
+from domain.commands import FabricPath, RegisterNode
+from domain.decide import decide
+from domain.facts import AttemptStarted
+from domain.ledger import ENGINE, Accepted, Header, canonical, seal
+
+SIZES = ((1, 1, 50), (1, 2, 20), (1, 4, 12), (1, 8, 12), (2, 8, 3), (4, 8, 2), (16, 8, 1))
+"""(replicas, slots, weight) of the jobs: mostly small ones, some gangs up to 128 slots."""
+TIERS = ("premium", "standard", "standard", "basic")
+QUEUES = 100
+
+
+class Bench:
+    def __init__(self, nodes: int, shapes: int, seed: int) -> None:
+        self.cell = Cell("bench")
+        self.random = random.Random(seed)
+        self.signer = Ed25519()
+        self.offset = 0
+        self.now_ms = 1_000_000
+        self.bytes = 0
+        self.running: list[tuple[str, int]] = []
+        self.jobs = 0
+        self.nodes = nodes
+        self.bodies = [self._body(n) for n in range(shapes)]
+
+    def _body(self, number: int) -> dict[str, Any]:
+        weights = [w for _, _, w in SIZES]
+        count, slots, _ = self.random.choices(SIZES, weights)[0]
+        body: dict[str, Any] = {
+            "queue": f"q{number % QUEUES}",
+            "groups": [{"count": count, "slots": slots} if slots > 1 else {}],
+            "flavours": [{"accelerator": "h100"}],
+            "priority": number // QUEUES + 1,
+            "runtime": {"checkpoint_interval_s": 600},
+        }
+        tier = TIERS[number % len(TIERS)]
+        if tier != "standard":
+            body["tier"] = tier
+        if count > 4:
+            body["placement"] = {"required_level": "block"}
+        return body
+
+    def accept(self, type_: str, body: dict[str, Any]) -> Accepted:
+        self.offset += 1
+        data = msgspec.Raw(canonical(body))
+        id_ = f"c{self.offset}"
+        return Accepted(0, self.offset - 1, id_, "bench", type_, "bench", self.now_ms, data)
+
+    def submit(self) -> Accepted:
+        self.jobs += 1
+        return self.accept("SubmitJob", {"job": f"job-{self.jobs}", **self.bodies[self._pick()]})
+
+    def _pick(self) -> int:
+        return self.random.randrange(len(self.bodies))
+
+    def round(self, commands: Iterable[Accepted], work: int = 100_000) -> tuple[int, float]:
+        """(decisions, CPU seconds) of one round, with its record."""
+        given = list(commands)
+        self.now_ms += 100
+        header = Header(self.cell.head.round + 1, self.now_ms, work, ENGINE)
+        before = time.process_time()
+        round_ = decide(self.cell, header, given)
+        record, head = seal(round_, self.signer)
+        self.cell.believe(head, round_.inputs)
+        spent = time.process_time() - before
+        self.bytes += len(record)
+        started = [f for f in round_.facts if isinstance(f, AttemptStarted)]
+        self.running.extend((f.job, f.attempt) for f in started)
+        return len(started), spent
+
+    def set_up(self, pending: int) -> dict[str, Any]:
+        quota = [{"accelerator": "h100", "nominal": self.nodes * 8 // QUEUES}]
+        setup = [self.accept("SetQuota", {"account": "org"})]
+        for n in range(QUEUES):
+            body = {"account": f"a{n}", "parent": "org", "quotas": quota}
+            setup.append(self.accept("SetQuota", {**body, "queues": [{"queue": f"q{n}"}]}))
+        self.round(setup)
+        memory = _rss()
+        spent = 0.0
+        for _ in range(0, pending, 2000):
+            spent += self.round([self.submit() for _ in range(2000)])[1]
+        used = _rss() - memory
+        return {
+            "admissions_per_cpu_s": int(pending / spent),
+            "bytes_per_pending_job": used // max(1, pending),
+        }
+
+    def add_nodes(self) -> None:
+        for first in range(0, self.nodes, 500):
+            self.round((self.node(n) for n in range(first, min(self.nodes, first + 500))), 0)
+
+    def node(self, n: int) -> Accepted:
+        path = FabricPath(region="r", cluster="c", block=f"b{n // 128:04}", rack=f"k{n // 16:05}")
+        node = RegisterNode(node=f"n{n:06}", accelerator="h100", slots=8, path=path)
+        body = node.model_dump(mode="json", exclude_defaults=True)
+        return self.accept("RegisterNode", body)
+
+    def fill(self) -> dict[str, Any]:
+        """Rounds without commands until nothing more fits."""
+        total, times = 0, []
+        while True:
+            decisions, spent = self.round((), 1000)
+            times.append(spent)
+            total += decisions
+            if not decisions:
+                return _figures(total, times)
+
+    def steady(self, rounds: int, ends: int) -> dict[str, Any]:
+        """Each round `ends` attempts finish, as many jobs arrive, and what fits starts."""
+        total, times = 0, []
+        for _ in range(rounds):
+            commands = []
+            for _ in range(min(ends, len(self.running))):
+                at = self.random.randrange(len(self.running))
+                self.running[at], self.running[-1] = self.running[-1], self.running[at]
+                job, attempt = self.running.pop()
+                body = {"job": job, "attempt": attempt, "state": "finished"}
+                commands.append(self.accept("ReportAttempt", body))
+            commands.extend(self.submit() for _ in range(ends))
+            decisions, spent = self.round(commands)
+            total += decisions
+            times.append(spent)
+        return _figures(total, times)
+
+
+class Ed25519:
+    """A signing key of this run."""
+
+    key_id = "bench"
+
+    def __init__(self) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        self._key = Ed25519PrivateKey.generate()
+
+    def sign(self, message: bytes) -> bytes:
+        return self._key.sign(message)
+
+
+def _figures(decisions: int, times: list[float]) -> dict[str, Any]:
+    ordered = sorted(times)
+    return {
+        "decisions": decisions,
+        "decisions_per_cpu_s": int(decisions / max(1e-9, sum(times))),
+        "rounds": len(times),
+        "round_p50_ms": round(ordered[len(ordered) // 2] * 1000, 1),
+        "round_p99_ms": round(ordered[len(ordered) * 99 // 100] * 1000, 1),
+    }
+
+
+def _rss() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog="benchmarks decide", description=__doc__)
+    parser.add_argument("--nodes", type=int, default=12_500)
+    parser.add_argument("--pending", type=int, default=1_000_000)
+    parser.add_argument("--shapes", type=int, nargs="*", default=[400, 4000])
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--ends", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args(argv)
+    result: dict[str, Any] = {"nodes": args.nodes, "slots": args.nodes * 8, "pending": args.pending}
+    for shapes in args.shapes:
+        bench = Bench(args.nodes, shapes, args.seed)
+        figures = bench.set_up(args.pending)
+        bench.add_nodes()
+        figures["cold_fill"] = bench.fill()
+        figures["steady"] = bench.steady(args.rounds, args.ends)
+        figures["peak_rss_mib"] = _rss() // 2**20
+        result[f"shapes_{shapes}"] = figures
+    return result
