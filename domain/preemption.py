@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from domain.commands import TIERS
 from domain.fabric import RACK, Domain, NodeClass
 from domain.facts import Held, Victim
 from domain.placement import nodes_of
@@ -19,15 +20,14 @@ from domain.placement import nodes_of
 if TYPE_CHECKING:
     from domain.jobs import Run
     from domain.nodes import Node
-    from domain.quota import Account
-    from domain.shapes import Shape
+    from domain.shapes import Demand, Shape
     from domain.turn import Turn
 
 DOMAINS_COMPARED: Final = 8
 """Domains whose victims are counted exactly, of those that look cheapest."""
 
 
-class Demand(NamedTuple):
+class Wanted(NamedTuple):
     """What room is wanted: groups of (count, slots, most on one node) in one domain."""
 
     classes: Sequence[NodeClass]
@@ -92,7 +92,8 @@ class Victims:
         self.turn = turn
         self.cell = turn.cell
         self._old: dict[tuple[str, int], list[Run]] = {}
-        self._borrowers: dict[str, list[Account]] = {}
+        self._borrowed: dict[str, list[Run]] = {}
+        self._lower: dict[tuple[str, int], Eligible] = {}
 
     def _old_enough(self, accelerator: str, tier: int) -> list[Run]:
         """Attempts on a type in a tier that have had their minimum run time."""
@@ -100,59 +101,65 @@ class Victims:
         found = self._old.get(key)
         if found is None:
             since = self.turn.header.now_ms - self.cell.policy.min_run_s[tier] * 1000
-            found = self._old[key] = []
-            for run in self.cell.preemptible.get(key, ()):
-                if run.running_ms and run.running_ms <= since and not run.stop_by_ms:
-                    found.append(run)
-        return [r for r in found if not r.stop_by_ms]
-
-    def _borrowing(self, accelerator: str) -> list[Account]:
-        found = self._borrowers.get(accelerator)
-        if found is None:
-            accounts = self.cell.accounts.values()
-            found = [a for a in accounts if a.queues and a.borrowed(accelerator)]
-            found = self._borrowers[accelerator] = sorted(found, key=lambda a: a.id)
+            runs = self.cell.preemptible.get(key, {})
+            found = [r for r in runs if 0 < r.running_ms <= since and not r.stop_by_ms]
+            self._old[key] = found
         return found
 
-    def may_yield_to(self, shape: Shape) -> bool:
-        """False if there is surely nothing that the shape may preempt."""
-        if shape.demand.reservation is not None or not shape.waiting:
-            return False
-        for need in shape.needs:
-            if not shape.queue.account.within_nominal(need.accelerator, shape.size):
-                continue
-            if any(self._old_enough(need.accelerator, t) for t in range(shape.tier + 1, 4)):
-                return True
-            if self._borrowing(need.accelerator):
-                return True
-        return False
+    def _borrowers(self, accelerator: str) -> list[Run]:
+        """Attempts of accounts that borrow, cheapest first: of each no more than it borrows."""
+        found = self._borrowed.get(accelerator)
+        if found is None:
+            found = self._borrowed[accelerator] = []
+            accounts = self.cell.accounts.values()
+            owing = {a: a.borrowed(accelerator) for a in accounts if a.queues}
+            now = self.turn.header.now_ms
+            runs = [
+                (cost_of(run, now), -run.job.number, run)
+                for tier in range(1, len(TIERS))
+                for run in (self._old_enough(accelerator, tier) if any(owing.values()) else ())
+                if owing[run.job.shape.queue.account]
+            ]
+            for _, _, run in sorted(runs, key=lambda r: r[:2]):
+                account = run.job.shape.queue.account
+                if owing[account] > 0:
+                    owing[account] -= run.job.shape.size
+                    found.append(run)
+        return found
 
-    def lower(self, shape: Shape, accelerator: str) -> Eligible:
-        """Weaker tiers, and borrowers; with their costs.
+    def weakest_preemptor(self, demand: Demand) -> int:
+        """The weakest tier in which the demand may find victims; -1 if there surely are none."""
+        rank = -1
+        for need in demand.needs:
+            if demand.account.within_nominal(need.accelerator, demand.size):
+                if self._borrowers(need.accelerator):
+                    return len(TIERS)
+                for tier in range(len(TIERS) - 1, rank + 1, -1):
+                    if self._old_enough(need.accelerator, tier):
+                        rank = tier - 1
+                        break
+        return rank
 
-        Of a borrowing account no more than it borrows, its cheapest attempts first.
-        """
-        now = self.turn.header.now_ms
-        eligible: Eligible = {}
-        for tier in range(shape.tier + 1, 4):
-            for run in self._old_enough(accelerator, tier):
-                eligible[run] = cost_of(run, now)
-        mine = shape.queue.account
-        owing = {a: a.borrowed(accelerator) for a in self._borrowing(accelerator) if a is not mine}
-        runs: list[tuple[int, int, Run]] = []
-        for tier in range(1, shape.tier + 1) if owing else ():
-            for run in self._old_enough(accelerator, tier):
-                if run.job.shape.queue.account in owing:
-                    runs.append((cost_of(run, now), -run.job.number, run))
-        for cost, _, run in sorted(runs, key=lambda r: r[:2]):
-            account = run.job.shape.queue.account
-            if owing[account] > 0:
-                owing[account] -= run.job.shape.size
-                eligible[run] = cost
-        return eligible
+    def lower(self, tier: int, accelerator: str) -> Eligible:
+        """Weaker tiers, and borrowers; with their costs. The same object while none is stopped."""
+        found = self._lower.get((accelerator, tier))
+        if found is None:
+            now = self.turn.header.now_ms
+            runs = [
+                r for t in range(tier + 1, len(TIERS)) for r in self._old_enough(accelerator, t)
+            ]
+            runs.extend(self._borrowers(accelerator))
+            found = {r: cost_of(r, now) for r in runs if not r.stop_by_ms}
+            self._lower[(accelerator, tier)] = found
+        return found
+
+    def stopped(self) -> None:
+        """Some victims were told to stop: what is left has to be found anew."""
+        self._borrowed.clear()
+        self._lower.clear()
 
 
-def plan(turn: Turn, demand: Demand, eligible: Eligible) -> Plan | None:
+def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
     """The cheapest set of victims that makes room, or None if there is none."""
     if not eligible:
         return None
@@ -165,13 +172,13 @@ def plan(turn: Turn, demand: Demand, eligible: Eligible) -> Plan | None:
                 by_node.setdefault(id_, []).append((part, run.job.number, run))
     for runs in by_node.values():
         runs.sort(key=lambda r: r[:2])
-    domains = turn.cell.fabric.domains[min(demand.level, RACK)]
-    if demand.within is not None:
-        domains = [demand.within]
+    domains = turn.cell.fabric.domains[min(wanted.level, RACK)]
+    if wanted.within is not None:
+        domains = [wanted.within]
     plans = []
     for domain in domains:
         turn.work -= 1
-        found = _in_domain(turn, domain, demand, by_node, eligible)
+        found = _in_domain(turn, domain, wanted, by_node, eligible)
         if found is not None:
             plans.append(found)
     if not plans:
@@ -184,16 +191,16 @@ def plan(turn: Turn, demand: Demand, eligible: Eligible) -> Plan | None:
 def _in_domain(
     turn: Turn,
     domain: Domain,
-    demand: Demand,
+    wanted: Wanted,
     by_node: dict[str, list[tuple[int, int, Run]]],
     eligible: Eligible,
 ) -> Plan | None:
-    classes = {c.id for c in demand.classes}
+    classes = {c.id for c in wanted.classes}
     nodes = [n for n in nodes_of(domain) if n.class_.id in classes and n.schedulable]
     free = {n: n.available for n in nodes}
     victims: dict[Run, None] = {}
     placed: list[tuple[Node, int, int]] = []
-    for index, (count, slots, per_node) in enumerate(demand.groups):
+    for index, (count, slots, per_node) in enumerate(wanted.groups):
         left = count
         while left:
             best: tuple[int, int, int, Node, list[Run]] | None = None
@@ -264,9 +271,9 @@ def for_shape(turn: Turn, victims: Victims, shape: Shape) -> tuple[int, Plan] | 
             continue
         if not account.within_nominal(need.accelerator, shape.size):
             continue
-        eligible = victims.lower(shape, need.accelerator)
+        eligible = victims.lower(shape.tier, need.accelerator)
         groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
-        found = plan(turn, Demand(need.classes(turn.cell), groups, need.required), eligible)
+        found = plan(turn, Wanted(need.classes(turn.cell), groups, need.required), eligible)
         if found is not None:
             return flavour, _with_quota(shape, need.accelerator, found, eligible)
     return None

@@ -199,8 +199,8 @@ def _bind(turn: Turn, reservation: Reservation) -> None:
         nodes = [(node.id, n * spec.slots) for node, n in chosen]
         turn.emit(ReservationClaimed(reservation.id, nodes))
         return
-    demand = preemption.Demand(classes, ((count, spec.slots, 64),), level, within)
-    plan = preemption.plan(turn, demand, preemption.unreserved(turn))
+    wanted = preemption.Wanted(classes, ((count, spec.slots, 64),), level, within)
+    plan = preemption.plan(turn, wanted, preemption.unreserved(turn))
     if plan is None:
         shortfall = count * spec.slots
         if shortfall != reservation.shortfall:

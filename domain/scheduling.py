@@ -205,8 +205,11 @@ class Scheduling:
         victims = preemption.Victims(self.turn)
         lines = []
         for demand in self.blocked:
-            for shape in demand.shapes.values():
-                job = shape.head() if victims.may_yield_to(shape) else None
+            if demand.reservation is not None or not demand.waiting:
+                continue
+            weakest = victims.weakest_preemptor(demand)
+            for shape in demand.shapes.values() if weakest >= 0 else ():
+                job = shape.head() if shape.tier <= weakest else None
                 if job is not None:
                     share = fair_share.order_share(self.cell, shape)
                     order = (-shape.priority, job.seniority_ms, job.number)
@@ -219,6 +222,7 @@ class Scheduling:
             if found is not None and len(found[1].runs) <= budget:
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)
+                victims.stopped()
 
     def _preempt(self, shape: Shape, share: int, flavour: int, plan: preemption.Plan) -> None:
         job = shape.head()

@@ -110,17 +110,7 @@ class Need:
 class Demand:
     """What shapes of one account ask for, in whatever tier and priority: one answer serves all."""
 
-    __slots__ = (
-        "account",
-        "answer",
-        "key",
-        "needs",
-        "reservation",
-        "shapes",
-        "size",
-        "told",
-        "waiting",
-    )
+    __slots__ = ("account", "key", "needs", "reservation", "shapes", "size", "told", "waiting")
 
     def __init__(
         self,
@@ -140,10 +130,8 @@ class Demand:
         self.shapes: dict[int, Shape] = {}
         self.waiting = 0
         """Jobs in the lines of the shapes."""
-        self.answer: tuple[str, str] | None = None
-        """(reason, where) for which none of the jobs can start in the round in progress."""
         self.told: tuple[str, str] | None = None
-        """The answer that all of the shapes carry as their reason, as far as is known."""
+        """The (reason, where) that all shapes with waiting jobs carry, as far as is known."""
 
 
 class Shape:
@@ -209,6 +197,8 @@ class Shape:
     def join(self, job: Job) -> None:
         """Put a waiting job into the line at the place that its seniority gives it."""
         job.queued = True
+        if not self.waiting:
+            self.demand.told = None
         self.waiting += 1
         self.demand.waiting += 1
         last = self.line[-1] if self.line else None
