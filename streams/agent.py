@@ -71,16 +71,15 @@ class Agent:
         *,
         speed: int = 1,
         patience_ms: int = 0,
-        saved_ms: dict[str, int] | None = None,
     ) -> None:
         """`speed` divides all execution times. Reports that nothing waits for (running,
-        checkpoints) may be late by `patience_ms`, so that they travel with others. `saved_ms` is
-        the storage of checkpoints, work by job; agents of one site share it.
+        checkpoints) may be late by `patience_ms`, so that they travel with others.
         """
         self._work_of = work_of
         self._speed = speed
         self._patience_ms = patience_ms
-        self._saved_ms = saved_ms if saved_ms is not None else {}
+        self._saved_ms: dict[str, int] = {}
+        """The storage of checkpoints: work that is safe, by job."""
         self._nodes: dict[str, RegisterNode] = {}
         self._executions: dict[str, _Execution] = {}
         self._by_node: dict[str, set[str]] = {}
