@@ -18,7 +18,10 @@ def main() -> None:
         # The parent may have died before the line above: then nobody would kill us.
         if os.getppid() != parent:
             sys.exit("the parent is gone")
-    os.execvp(command[0], command)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.exit(f"cannot run {command[0]}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ class Process:
         self._log = log
         self._popen = _starter.submit(_spawn, command, log).result()
 
+    @property
+    def pid(self) -> int:
+        """The server's process id, e.g. to read its memory use."""
+        return self._popen.pid
+
     def alive(self) -> bool:
         return self._popen.poll() is None
 

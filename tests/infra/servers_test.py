@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +19,6 @@ from infra.cassandra import LocalCassandra
 from infra.kafka import LocalKafka, known_brokers
 from infra.maven import SetupError
 from infra.redis import LocalRedis
-from infra.server import chosen_way
 
 pytestmark = pytest.mark.servers
 
@@ -187,37 +182,3 @@ def test_redis_comes_back_empty_after_kill(tmp_path: Path) -> None:
         server.kill()
         server.start()
         assert client.get("a") is None
-
-
-def test_servers_die_with_their_parent(tmp_path: Path) -> None:
-    if chosen_way() == "docker":
-        # Containers outlive us until testcontainers' own reaper removes them.
-        assert not LocalRedis(tmp_path).alive
-        return
-    program = (
-        "import sys, pathlib, threading; from infra.redis import LocalRedis\n"
-        "server = LocalRedis(pathlib.Path(sys.argv[1]))\n"
-        "starter = threading.Thread(target=server.start); starter.start(); starter.join()\n"
-        "print('up', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    ) as parent:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == b"up\n"
-        with Redis.from_url(LocalRedis(tmp_path).url) as client:
-            assert client.ping()
-        parent.kill()
-    server = LocalRedis(tmp_path)
-    deadline = time.monotonic() + 30
-    while not _port_is_closed(server) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert _port_is_closed(server)
-
-
-def _port_is_closed(server: LocalRedis) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", server.port)) != 0
