@@ -81,6 +81,8 @@ class Cell:
         self.fallback_shapes: dict[int, Shape] = {}
         self.preemptible: dict[tuple[str, int], dict[Run, None]] = {}
         """Started attempts outside of reservations that may be preempted, by type and tier."""
+        self.wake_ms: int | None = None
+        """The next round should be at this time or before: a claim will have waited enough."""
         self.needs: dict[bytes, Need] = {}
         self.demands: dict[tuple[object, ...], Demand] = {}
         self.next_need = 0
@@ -103,11 +105,15 @@ class Cell:
         self.now_ms = header.now_ms
         self._accepted = accepted
         self._commands.clear()
+        self.wake_ms = None
         self.memory.forget(self.now_ms - self.policy.duplicate_window_s * 1000)
         for job in self.timers.rested_jobs(self.now_ms):
             job.not_before_ms = 0
             job.shape.join(job)
             self.touch(job)
+
+    def wake(self, at_ms: int) -> None:
+        self.wake_ms = at_ms if self.wake_ms is None else min(self.wake_ms, at_ms)
 
     def accepted(self, index: int) -> Accepted:
         return self._accepted[index]

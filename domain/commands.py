@@ -340,8 +340,11 @@ class PolicyParameters(Model):
     """What an operator may turn while the cell runs."""
 
     preemption: bool = True
-    min_run_s: Annotated[tuple[Seconds, Seconds, Seconds, Seconds], Field()] = (0, 600, 600, 600)
+    min_run_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 600, 600, 600)
     """By tier: an attempt is no victim before it has run this long."""
+    queue_delay_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 300, 3600, 86_400)
+    """By tier: after this long a claim within nominal quota preempts at whatever cost; before, only
+    if its victims lose less than the slot-seconds that it has waited."""
     max_preemptions_per_round: Annotated[int, Field(ge=0, le=10_000)] = 64
     requeue_backoff_s: Seconds = 30
     """Wait after an attempt failed by itself, doubled for each further failure."""

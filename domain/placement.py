@@ -120,13 +120,16 @@ def _levels(need: Need) -> Iterable[int]:
 
 def _gang(cell: Cell, need: Need, classes: list[NodeClass]) -> Choice | Blocked:
     counted = [g for g in need.groups if g.slots and g.share_milli == WHOLE]
+    want = sum(g.count * g.slots for g in counted)
+    ids = [c.id for c in classes]
     for level in _levels(need):
         feasible: list[tuple[int, Domain]] = []
         for domain in cell.fabric.domains[level]:
-            if all(_holds(domain, classes, g) for g in counted):
-                free = sum(domain.free.get(c.id, 0) for c in classes)
-                if free >= sum(g.count * g.slots for g in counted):
-                    feasible.append((free, domain))
+            free = 0
+            for id_ in ids:
+                free += domain.free.get(id_, 0)
+            if free >= want and all(_holds(domain, classes, g) for g in counted):
+                feasible.append((free, domain))
         feasible.sort(key=lambda f: (_rank(need, classes, f[1]), f[0], f[1].path))
         for position, (free, domain) in enumerate(feasible[:DOMAINS_TRIED]):
             nodes = _fill(need, classes, domain)

@@ -18,7 +18,7 @@ from domain.facts import Held, Victim
 from domain.placement import nodes_of
 
 if TYPE_CHECKING:
-    from domain.jobs import Run
+    from domain.jobs import Job, Run
     from domain.nodes import Node
     from domain.shapes import Demand, Shape
     from domain.turn import Turn
@@ -263,8 +263,14 @@ def _spare(turn: Turn, victims: dict[Run, None], free: dict[Node, int], eligible
             del victims[run]
 
 
-def for_shape(turn: Turn, victims: Victims, shape: Shape) -> tuple[int, Plan] | None:
-    """(flavour, plan) by which a blocked shape may claim its nominal quota, if it may."""
+def for_shape(turn: Turn, victims: Victims, shape: Shape, job: Job) -> tuple[int, Plan] | None:
+    """(flavour, plan) by which the head of a blocked shape may claim its nominal quota, if it may.
+
+    Waiting is paid for in slot-seconds, as a victim's loss is. To preempt as soon as the wait has
+    cost as much as the loss is the rule of the ski rental: never more than twice the least cost.
+    """
+    waited_ms = turn.header.now_ms - job.seniority_ms
+    delay_ms = turn.cell.policy.queue_delay_s[shape.tier] * 1000
     account = shape.queue.account
     for flavour, need in enumerate(shape.needs):
         if not need.plain or shape.spec.flavours[flavour].after_wait_s:
@@ -275,7 +281,12 @@ def for_shape(turn: Turn, victims: Victims, shape: Shape) -> tuple[int, Plan] | 
         groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
         found = plan(turn, Wanted(need.classes(turn.cell), groups, need.required), eligible)
         if found is not None:
-            return flavour, _with_quota(shape, need.accelerator, found, eligible)
+            found = _with_quota(shape, need.accelerator, found, eligible)
+            fair_ms = found.cost * 1000 // max(1, shape.slots)
+            patience_ms = min(delay_ms, fair_ms)
+            if waited_ms >= patience_ms:
+                return flavour, found
+            turn.cell.wake(job.seniority_ms + patience_ms)
     return None
 
 

@@ -216,9 +216,10 @@ class Scheduling:
                     lines.append((shape.tier, share, *order, shape))
         lines.sort(key=lambda line: line[:5])
         for _, share, *_, shape in lines[:CLAIMS_TRIED]:
-            if budget <= 0 or self.turn.work <= 0:
+            job = shape.head()
+            if budget <= 0 or self.turn.work <= 0 or job is None:
                 return
-            found = preemption.for_shape(self.turn, victims, shape)
+            found = preemption.for_shape(self.turn, victims, shape, job)
             if found is not None and len(found[1].runs) <= budget:
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)

@@ -87,7 +87,7 @@ def _run_due_ms(run: Run) -> int:
 
 def next_due_ms(cell: Cell) -> int | None:
     """Earliest moment at which a round without commands may have something to decide."""
-    moments = [m for m in (cell.timers.next_ms(),) if m is not None]
+    moments = [m for m in (cell.timers.next_ms(), cell.wake_ms) if m is not None]
     for reservation in cell.reservations.values():
         moment = reservation.next_ms()
         if moment is not None:
