@@ -10,6 +10,7 @@ finitely many places. Within a round, nothing that was preempted is placed again
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from domain.commands import TIERS
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from domain.shapes import Demand, Shape
     from domain.turn import Turn
 
-DOMAINS_COMPARED: Final = 8
-"""Domains whose victims are counted exactly, of those that look cheapest."""
+NODES_A_UNIT: Final = 32
+"""Nodes that are searched for victims at the cost of one unit of work."""
 
 
 class Wanted(NamedTuple):
@@ -61,8 +62,28 @@ class Plan(NamedTuple):
         return [(n.id, w - n.available) for n, w in wanted.items() if w > n.available]
 
 
-Eligible = dict["Run", int]
-"""Attempts that may be preempted, with their cost in slot-seconds."""
+class Eligible:
+    """Attempts that may be preempted, with their cost in slot-seconds."""
+
+    __slots__ = ("_by_node", "cost")
+
+    def __init__(self, cost: dict[Run, int]) -> None:
+        self.cost = cost
+        self._by_node: dict[str, list[tuple[int, int, Run]]] | None = None
+
+    def by_node(self) -> dict[str, list[tuple[int, int, Run]]]:
+        """By node: (cost of a slot in thousandths, number of the job, attempt), cheapest first."""
+        found = self._by_node
+        if found is None:
+            found = self._by_node = {}
+            for run, cost in self.cost.items():
+                part = cost * 1000 // max(1, run.job.shape.slots)
+                for placed in run.nodes:
+                    found.setdefault(placed[0], []).append((part, run.job.number, run))
+            for runs in found.values():
+                if len(runs) > 1:
+                    runs.sort(key=lambda r: r[:2])
+        return found
 
 
 def cost_of(run: Run, now_ms: int) -> int:
@@ -82,7 +103,7 @@ def _running(turn: Turn) -> Iterator[Run]:
 def unreserved(turn: Turn) -> Eligible:
     """What may make room for a reservation's window: all preemptible work outside of one."""
     now = turn.header.now_ms
-    return {r: cost_of(r, now) for r in _running(turn)}
+    return Eligible({r: cost_of(r, now) for r in _running(turn)})
 
 
 class Victims:
@@ -141,7 +162,7 @@ class Victims:
         return rank
 
     def lower(self, tier: int, accelerator: str) -> Eligible:
-        """Weaker tiers, and borrowers; with their costs. The same object while none is stopped."""
+        """Weaker tiers, and borrowers. Some may have been told to stop since, in this round."""
         found = self._lower.get((accelerator, tier))
         if found is None:
             now = self.turn.header.now_ms
@@ -149,36 +170,30 @@ class Victims:
                 r for t in range(tier + 1, len(TIERS)) for r in self._old_enough(accelerator, t)
             ]
             runs.extend(self._borrowers(accelerator))
-            found = {r: cost_of(r, now) for r in runs if not r.stop_by_ms}
+            found = Eligible({r: cost_of(r, now) for r in runs if not r.stop_by_ms})
             self._lower[(accelerator, tier)] = found
         return found
-
-    def stopped(self) -> None:
-        """Some victims were told to stop: what is left has to be found anew."""
-        self._borrowed.clear()
-        self._lower.clear()
 
 
 def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
     """The cheapest set of victims that makes room, or None if there is none."""
-    if not eligible:
+    if not eligible.cost:
         return None
-    by_node: dict[str, list[tuple[int, int, Run]]] = {}
-    for run, cost in eligible.items():
-        total = max(1, run.job.shape.slots)
-        for id_, slots in run.slots_by_node().items():
-            if slots:
-                part = cost * 1000 // total
-                by_node.setdefault(id_, []).append((part, run.job.number, run))
-    for runs in by_node.values():
-        runs.sort(key=lambda r: r[:2])
-    domains = turn.cell.fabric.domains[min(wanted.level, RACK)]
-    if wanted.within is not None:
-        domains = [wanted.within]
+    classes = {c.id for c in wanted.classes}
+    level = min(wanted.level, RACK)
+    evictable: dict[Domain, list[Node]] = {}
+    for id_ in eligible.by_node():
+        node = turn.cell.nodes[id_]
+        if node.schedulable and node.class_.id in classes:
+            domain = node.rack
+            while domain.level > level and domain.parent is not None:
+                domain = domain.parent
+            if wanted.within is None or domain is wanted.within:
+                evictable.setdefault(domain, []).append(node)
     plans = []
-    for domain in domains:
-        turn.work -= 1
-        found = _in_domain(turn, domain, wanted, by_node, eligible)
+    for domain in sorted(evictable, key=lambda d: d.path):
+        turn.work -= 1 + len(evictable[domain]) // NODES_A_UNIT
+        found = _Search(turn, domain, classes, evictable[domain], eligible).plan(wanted)
         if found is not None:
             plans.append(found)
     if not plans:
@@ -188,79 +203,118 @@ def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
     return plans[0]._replace(candidates=len(plans), runner_up_cost=second)
 
 
-def _in_domain(
-    turn: Turn,
-    domain: Domain,
-    wanted: Wanted,
-    by_node: dict[str, list[tuple[int, int, Run]]],
-    eligible: Eligible,
-) -> Plan | None:
-    classes = {c.id for c in wanted.classes}
-    nodes = [n for n in nodes_of(domain) if n.class_.id in classes and n.schedulable]
-    free = {n: n.available for n in nodes}
-    victims: dict[Run, None] = {}
-    placed: list[tuple[Node, int, int]] = []
-    for index, (count, slots, per_node) in enumerate(wanted.groups):
-        left = count
-        while left:
-            best: tuple[int, int, int, Node, list[Run]] | None = None
-            for node in nodes:
-                room = _room(node, slots, free, by_node.get(node.id, ()), victims)
-                if room is not None:
-                    scored = (room[0], free[node], node.index, node, room[1])
-                    if best is None or scored[:3] < best[:3]:
-                        best = scored
-            if best is None:
+class _Search:
+    """A greedy search for room in one domain: the cheapest node for each replica."""
+
+    def __init__(
+        self, turn: Turn, domain: Domain, classes: set[int], nodes: list[Node], eligible: Eligible
+    ) -> None:
+        self.turn = turn
+        self.domain = domain
+        self.classes = classes
+        self.eligible = eligible
+        self.nodes = nodes
+        self.free: dict[Node, int] = {}
+        """Free slots of nodes that were touched."""
+        self.victims: dict[Run, None] = {}
+        self.placed: list[tuple[Node, int, int]] = []
+
+    def plan(self, wanted: Wanted) -> Plan | None:
+        for index, (count, slots, per_node) in enumerate(wanted.groups):
+            if not self._group(index, count, slots, per_node):
                 return None
-            *_, node, killed = best
-            for run in killed:
-                victims[run] = None
-                for id_, held in run.slots_by_node().items():
-                    other = turn.cell.nodes[id_]
-                    if other in free:
-                        free[other] += held
-            replicas = min(free[node] // slots, per_node, left)
-            free[node] -= replicas * slots
-            left -= replicas
-            placed.append((node, replicas, index))
+        self._spare()
+        runs = sorted(self.victims, key=lambda r: r.job.number)
+        cost = sum(self.eligible.cost[r] for r in runs)
+        return Plan(cost, self.domain, self.placed, runs, self.turn.header.now_ms)
+
+    def _candidates(self, slots: int) -> list[Node]:
+        """Nodes with room, or with attempts that may be evicted."""
+        domain = self.domain
+        roomy = any(
+            any(counts[slots:]) for id_, counts in domain.counts.items() if id_ in self.classes
+        )
+        if not roomy:
+            return self.nodes
+        nodes = dict.fromkeys(self.nodes)
+        for node in nodes_of(domain):
+            if node.available >= slots and node.class_.id in self.classes:
+                nodes[node] = None
+        return list(nodes)
+
+    def _group(self, index: int, count: int, slots: int, per_node: int) -> bool:
+        heap: list[tuple[int, int, int, Node]] = []
+        for node in self._candidates(slots):
+            room = self._room(node, slots)
+            if room is not None:
+                heap.append((room[0], self._free(node), node.index, node))
+        heapify(heap)
+        full: set[Node] = set()
+        while count and heap:
+            cost, _, _, node = heappop(heap)
+            if node in full:
+                continue
+            room = self._room(node, slots)
+            if room is None:
+                continue
+            if room[0] != cost:
+                heappush(heap, (room[0], self._free(node), node.index, node))
+                continue
+            for other in self._evict(room[1]):
+                again = self._room(other, slots)
+                if again is not None and other is not node:
+                    heappush(heap, (again[0], self._free(other), other.index, other))
+            replicas = min(self._free(node) // slots, per_node, count) if slots else count
+            self.free[node] = self._free(node) - replicas * slots
+            count -= replicas
+            self.placed.append((node, replicas, index))
             if replicas == per_node:
-                nodes = [n for n in nodes if n is not node]
-    _spare(turn, victims, free, eligible)
-    runs = sorted(victims, key=lambda r: r.job.number)
-    cost = sum(eligible[r] for r in runs)
-    return Plan(cost, domain, placed, runs, turn.header.now_ms)
+                full.add(node)
+            else:
+                again = self._room(node, slots)
+                if again is not None:
+                    heappush(heap, (again[0], self._free(node), node.index, node))
+        return not count
 
+    def _free(self, node: Node) -> int:
+        return self.free.get(node, node.available)
 
-def _room(
-    node: Node,
-    slots: int,
-    free: dict[Node, int],
-    runs: Sequence[tuple[int, int, Run]],
-    victims: dict[Run, None],
-) -> tuple[int, list[Run]] | None:
-    """Cost (thousandths) and victims that make room for one replica on the node."""
-    got, cost = free[node], 0
-    killed: list[Run] = []
-    for part, _, run in runs:
-        if got >= slots:
-            break
-        if run not in victims:
-            own = node.runs[run]
-            got += own
-            cost += part * own
-            killed.append(run)
-    return (cost, killed) if got >= slots else None
+    def _room(self, node: Node, slots: int) -> tuple[int, list[Run]] | None:
+        """Cost (thousandths) and victims that make room for one replica on the node."""
+        got, cost = self._free(node), 0
+        killed: list[Run] = []
+        for part, _, run in self.eligible.by_node().get(node.id, ()):
+            if got >= slots:
+                break
+            own = node.runs.get(run, 0)
+            if own and not run.stop_by_ms and run not in self.victims:
+                got += own
+                cost += part * own
+                killed.append(run)
+        return (cost, killed) if got >= slots else None
 
+    def _evict(self, killed: list[Run]) -> list[Node]:
+        """Count the slots of new victims as free; returns the nodes of the domain they were on."""
+        touched: list[Node] = []
+        for run in killed:
+            self.victims[run] = None
+            for id_, held in run.slots_by_node().items():
+                node = self.turn.cell.nodes[id_]
+                if node.schedulable:
+                    self.free[node] = self._free(node) + held
+                    touched.append(node)
+        return touched
 
-def _spare(turn: Turn, victims: dict[Run, None], free: dict[Node, int], eligible: Eligible) -> None:
-    """Let those victims live, the dearest first, whose slots turned out not to be needed."""
-    for run in sorted(victims, key=lambda r: (-eligible[r], r.job.number)):
-        parts = [(turn.cell.nodes[id_], n) for id_, n in run.slots_by_node().items()]
-        if all(free.get(node, held) >= held for node, held in parts):
-            for node, held in parts:
-                if node in free:
-                    free[node] -= held
-            del victims[run]
+    def _spare(self) -> None:
+        """Let those victims live, the dearest first, whose slots turned out not to be needed."""
+        costs = self.eligible.cost
+        for run in sorted(self.victims, key=lambda r: (-costs[r], r.job.number)):
+            parts = [(self.turn.cell.nodes[i], n) for i, n in run.slots_by_node().items()]
+            if all(self.free.get(node, held) >= held for node, held in parts):
+                for node, held in parts:
+                    if node in self.free:
+                        self.free[node] -= held
+                del self.victims[run]
 
 
 def for_shape(turn: Turn, victims: Victims, shape: Shape, job: Job) -> tuple[int, Plan] | None:
@@ -296,10 +350,10 @@ def _with_quota(shape: Shape, accelerator: str, found: Plan, eligible: Eligible)
     short = shape.size - account.available(accelerator)
     runs: dict[Any, None] = dict.fromkeys(found.runs)
     freed = sum(r.job.shape.size for r in runs if _borrows(r, accelerator))
-    for run, cost in sorted(eligible.items(), key=lambda e: (e[1], e[0].job.number)):
+    for run, cost in sorted(eligible.cost.items(), key=lambda e: (e[1], e[0].job.number)):
         if freed >= short:
             break
-        if run not in runs and _borrows(run, accelerator):
+        if run not in runs and not run.stop_by_ms and _borrows(run, accelerator):
             runs[run] = None
             freed += run.job.shape.size
             found = found._replace(cost=found.cost + cost)

@@ -223,7 +223,6 @@ class Scheduling:
             if found is not None and len(found[1].runs) <= budget:
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)
-                victims.stopped()
 
     def _preempt(self, shape: Shape, share: int, flavour: int, plan: preemption.Plan) -> None:
         job = shape.head()
