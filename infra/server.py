@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -55,7 +56,10 @@ def chosen_way() -> Way:
         raise SetupError(f"AQUIFER_SERVERS must be docker or jvm, not {forced!r}")
     if shutil.which("docker") is None:
         return "jvm"
-    answer = subprocess.run(["docker", "info"], capture_output=True, timeout=60)
+    try:
+        answer = subprocess.run(["docker", "info"], capture_output=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        return "jvm"
     return "docker" if answer.returncode == 0 else "jvm"
 
 
@@ -237,6 +241,8 @@ def _is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise SetupError(f"cannot listen on {host}: {error.strerror}") from error
         return True
