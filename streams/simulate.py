@@ -20,10 +20,13 @@ from domain.timers import next_due_ms
 from streams import dispatch
 from streams.fleet import Fleet
 from streams.measure import Measure
-from streams.scenario import EPOCH_MS, Body, Scenario, body_of
+from streams.envelope import body_of
+from streams.scenario import EPOCH_MS, Body, Scenario
 
 SOURCE: Final = "simulation"
 ACTOR: Final = "simulation"
+PARTITION: Final = 1
+"""An input of its own: a live cell that goes on from here reads its inbox (0) from the start."""
 ROUND_COMMANDS: Final = 500
 """At most so many commands in a round."""
 ROUND_WORK: Final = 1_000_000
@@ -64,6 +67,8 @@ class Simulation:
         self._arrived = 0
         self._offset = 0
         self._pending: list[Accepted] = []
+        self._due_ms: int | None = None
+        """When something is due in the cell without any command."""
         for quota in scenario.quotas:
             self._accept_command(quota)
         self.fleet.add_nodes(scenario.nodes, origin_ms)
@@ -90,7 +95,7 @@ class Simulation:
 
     def _next_ms(self) -> int | None:
         """The next moment on the grid at which something happens."""
-        moments = [m for m in (self.fleet.next_ms(), next_due_ms(self.cell)) if m is not None]
+        moments = [m for m in (self.fleet.next_ms(), self._due_ms) if m is not None]
         if self._arrived < len(self._arrivals):
             moments.append(self._origin_ms + self._arrivals[self._arrived].at_ms)
         if not moments:
@@ -112,7 +117,7 @@ class Simulation:
 
     def _accept(self, type_: str, body: Body) -> None:
         accepted = Accepted(
-            0,
+            PARTITION,
             self._offset,
             str(self._offset),
             SOURCE,
@@ -127,17 +132,12 @@ class Simulation:
     def _rounds(self) -> None:
         """Decide what has come, and all that is due at this moment."""
         idle = 0
-        while True:
-            due_ms = next_due_ms(self.cell)
-            if not self._pending and (due_ms is None or due_ms > self.now_ms):
-                return
-            taken, self._pending = (
-                self._pending[:ROUND_COMMANDS],
-                self._pending[ROUND_COMMANDS:],
-            )
+        while self._pending or (self._due_ms is not None and self._due_ms <= self.now_ms):
+            taken = self._pending[:ROUND_COMMANDS]
+            del self._pending[:ROUND_COMMANDS]
             made = self._round(taken)
             idle = 0 if taken or made.facts else idle + 1
-            assert idle < IDLE_ROUNDS, f"what is due at {due_ms} never passes"
+            assert idle < IDLE_ROUNDS, f"what is due at {self._due_ms} never passes"
 
     def _round(self, taken: Sequence[Accepted]) -> Round:
         cell = self.cell
@@ -146,6 +146,7 @@ class Simulation:
         record, head = seal(made, self._signer)
         self._append(record)
         cell.believe(head, made.inputs)
+        self._due_ms = next_due_ms(cell)
         self.fleet.handle(dispatch.instructions(cell, made), self.now_ms)
         self.measure.observe(made, cell)
         return made
