@@ -186,6 +186,8 @@ class Cell:
     def drop_node(self, node: Node) -> None:
         del self.nodes[node.id]
         self.fabric.remove(node)
+        self.timers.no_lease(node)
+        self._touched.pop(node, None)
         self._count_total(node, -1)
 
     def _count_total(self, node: Node, by: int) -> None:

@@ -93,6 +93,8 @@ class Fabric:
         self.domains: list[list[Domain]] = [[] for _ in range(RACK + 1)]
         """By level, in the order of their paths."""
         self.by_index: dict[int, Node] = {}
+        self.epoch = 0
+        """Grows with each node that comes or goes."""
         self._class_of: dict[tuple[object, ...], NodeClass] = {}
         self._domain_of: dict[tuple[str, ...], Domain] = {}
 
@@ -123,11 +125,13 @@ class Fabric:
         return domain
 
     def add(self, node: Node) -> None:
+        self.epoch += 1
         self.by_index[node.index] = node
         insort(node.rack.nodes, node, key=lambda n: n.index)
         self._count(node, node.available, 1)
 
     def remove(self, node: Node) -> None:
+        self.epoch += 1
         del self.by_index[node.index]
         nodes = node.rack.nodes
         del nodes[bisect_left(nodes, node.index, key=lambda n: n.index)]

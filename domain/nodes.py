@@ -229,22 +229,28 @@ def _known(turn: Turn, id_: str) -> Node:
 def apply_registered(cell: Cell, fact: NodeRegistered) -> None:
     spec = cell.command(fact.command, RegisterNode)
     node = cell.nodes.get(spec.node)
-    if node is None or not _same_machine(node, spec):
-        index = cell.next_node
-        if node is not None:
-            index = node.index
-            cell.drop_node(node)
-        else:
-            cell.next_node += 1
-        node = make(cell.fabric, index, spec)
+    if node is None:
+        node = make(cell.fabric, cell.next_node, spec)
+        cell.next_node += 1
         cell.add_node(node)
+    elif not _same_machine(node, spec):
+        node = _other_machine(cell, node, spec)
     node.describe(spec)
     node.lease_ms = spec.lease_s * 1000
     node.lease_until_ms = cell.now_ms + node.lease_ms if node.lease_ms else 0
-    node.cordoned = node.draining = node.lost = False
+    node.lost = False  # a cordon stays: an operator set it, and an agent only came back
     node.healthy = True
     cell.timers.lease(node)
     cell.changed_node(node)
+
+
+def _other_machine(cell: Cell, old: Node, spec: RegisterNode) -> Node:
+    """The node has become another machine, in the place of the old one."""
+    cell.drop_node(old)
+    node = make(cell.fabric, old.index, spec)
+    node.cordoned, node.draining, node.mark = old.cordoned, old.draining, old.mark
+    cell.add_node(node)
+    return node
 
 
 def apply_reported(cell: Cell, fact: NodeReported) -> None:
@@ -277,7 +283,7 @@ def apply_drained(cell: Cell, fact: NodeDrained) -> None:
 def apply_lost(cell: Cell, fact: NodeLost) -> None:
     node = cell.nodes[fact.node]
     node.lost = True
-    node.lease_until_ms = 0
+    cell.timers.no_lease(node)
     cell.changed_node(node)
 
 

@@ -94,7 +94,7 @@ def _single(cell: Cell, need: Need, classes: list[NodeClass], slots: int) -> Cho
         if second is not None:
             break
     if best is None:
-        return _short(classes, slots, 1, slots)
+        return _short(cell, need, classes)
     candidates = sum(sum(c.counts[slots:]) for c in classes)
     score, node = best
     nodes: list[Placed] = [(node.id, 1, 0, -1)]
@@ -103,12 +103,20 @@ def _single(cell: Cell, need: Need, classes: list[NodeClass], slots: int) -> Cho
     return Choice(nodes, candidates, node.id, score[:2], second[1].id, second[0][:2])
 
 
-def _short(classes: Sequence[NodeClass], slots: int, count: int, needed: int) -> Blocked:
-    """Too few slots in all, or enough of them in pieces that are too small."""
+def _short(cell: Cell, need: Need, classes: Sequence[NodeClass]) -> Blocked:
+    """Too few slots in all, or enough of them in pieces that are too small, or no such place."""
+    if need.largest_epoch != cell.fabric.epoch:
+        need.largest_epoch = cell.fabric.epoch
+        need.fits_when_empty = all(
+            empty_capacity(cell, classes, g.slots, need.required, g.max_per_node or MANY)[0]
+            >= g.count
+            for g in need.groups
+            if g.slots
+        )
     free = sum(c.free for c in classes)
-    if all(c.slots < slots for c in classes):
-        return Blocked("never_fits", slots, max((c.slots for c in classes), default=0), "node")
-    return Blocked("no_capacity" if free < needed else "fragmented", needed, free)
+    if not need.fits_when_empty:
+        return Blocked("never_fits", need.slots, free, LEVELS[need.required].value)
+    return Blocked("no_capacity" if free < need.slots else "fragmented", need.slots, free)
 
 
 def _levels(need: Need) -> Iterable[int]:
@@ -146,8 +154,7 @@ def _gang(cell: Cell, need: Need, classes: list[NodeClass]) -> Choice | Blocked:
                 up[0] if up else None,
                 (REGION - level, up[1] - need.slots) if up else None,
             )
-    widest = max((g.slots for g in need.groups), default=0)
-    return _short(classes, widest, 1, need.slots)
+    return _short(cell, need, classes)
 
 
 def _holds(domain: Domain, classes: Sequence[NodeClass], group: ReplicaGroup) -> bool:
@@ -366,15 +373,18 @@ def domain_of_nodes(cell: Cell, nodes: Iterable[str], level: int) -> Domain | No
 
 
 def empty_capacity(
-    cell: Cell, classes: Sequence[NodeClass], slots: int, level: int
+    cell: Cell, classes: Sequence[NodeClass], slots: int, level: int, per_node: int = MANY
 ) -> tuple[int, int]:
     """If nothing ran: replicas in the domain of a level that holds most, and slots in all."""
+    if level == NODE:
+        widest = max((c.slots for c in classes if any(c.counts)), default=0)
+        return min(widest // slots, per_node), sum(c.slots * sum(c.counts) for c in classes)
     largest = total = 0
-    for domain in cell.fabric.domains[min(level, RACK)]:
+    for domain in cell.fabric.domains[level]:
         held = 0
         for class_ in classes:
             nodes = sum(domain.counts.get(class_.id, ()))
-            held += nodes * (class_.slots // slots)
+            held += nodes * min(class_.slots // slots, per_node)
             total += nodes * class_.slots
         largest = max(largest, held)
     return largest, total

@@ -56,9 +56,11 @@ class Need:
         "_classes",
         "_epoch",
         "accelerator",
+        "fits_when_empty",
         "groups",
         "id",
         "key",
+        "largest_epoch",
         "placement",
         "plain",
         "preferred",
@@ -70,6 +72,9 @@ class Need:
     def __init__(self, key: bytes, id_: int, accelerator: str, spec: SubmitJob) -> None:
         self.key = key
         self.id = id_
+        self.fits_when_empty = False
+        self.largest_epoch = -1
+        """When `fits_when_empty` was found, by the fabric's epoch."""
         self.uses = 0
         """Demands that have the need."""
         self.accelerator = accelerator

@@ -20,13 +20,17 @@ class Timers:
         self._leases: list[tuple[int, int, Node]] = []
         self._runs: list[tuple[int, int, int, Run]] = []
         self._backoffs: list[tuple[int, int, Job]] = []
-        self._leased: set[int] = set()
-        """Indexes of nodes that have an entry among the leases."""
+        self._leased: dict[Node, int] = {}
+        """Time of the one entry among the leases that counts, of each node that has one."""
 
     def lease(self, node: Node) -> None:
-        if node.lease_until_ms and node.index not in self._leased:
-            self._leased.add(node.index)
+        if node.lease_until_ms and node not in self._leased:
+            self._leased[node] = node.lease_until_ms
             heappush(self._leases, (node.lease_until_ms, node.index, node))
+
+    def no_lease(self, node: Node) -> None:
+        node.lease_until_ms = 0
+        self._leased.pop(node, None)
 
     def stop_by(self, run: Run) -> None:
         heappush(self._runs, (run.stop_by_ms, run.job.number, run.attempt, run))
@@ -44,10 +48,10 @@ class Timers:
         """Nodes whose lease has run out, in the order of their indexes."""
         silent = []
         while self._leases and self._leases[0][0] <= now_ms:
-            _, index, node = heappop(self._leases)
-            self._leased.discard(index)
-            if not node.lease_until_ms or node.lost:
+            due_ms, _, node = heappop(self._leases)
+            if self._leased.get(node) != due_ms:
                 continue
+            del self._leased[node]
             if node.lease_until_ms <= now_ms:
                 silent.append(node)
             else:
