@@ -8,10 +8,10 @@ owner stops and starts again from what the topics hold.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from msgspec import Raw, Struct
 
 from domain.ledger import Accepted, canonical
@@ -30,7 +30,13 @@ class KafkaLog(Connected):
         self._partition = TopicPartition(topic("ledger", cell), 0)
         self._producer = make_producer(bootstrap)
         self._ends = make_consumer(bootstrap)
+        self._readers: list[AIOKafkaConsumer] = []
         super().__init__(self._producer, self._ends)
+
+    async def __aexit__(self, *failure: Any) -> None:
+        await super().__aexit__(*failure)
+        for consumer in self._readers:
+            await consumer.stop()
 
     async def append(self, record: bytes) -> int:
         name, number = self._partition
@@ -38,10 +44,21 @@ class KafkaLog(Connected):
         return int(stored.offset)
 
     async def read(self, position: int) -> AsyncIterator[tuple[int, bytes]]:
-        consumer = make_consumer(self._bootstrap)
-        async with Connected(consumer):
+        consumer = await self._reader()
+        try:
             async for record in read_to_end(consumer, self._partition, position):
                 yield record.offset, record.value
+        finally:
+            consumer.pause(*consumer.assignment())  # it must not fetch while nobody reads
+            self._readers.append(consumer)
+
+    async def _reader(self) -> AIOKafkaConsumer:
+        """One that nobody uses now: those who poll the log need not connect each time."""
+        if self._readers:
+            return self._readers.pop()
+        consumer = make_consumer(self._bootstrap)
+        await consumer.start()
+        return consumer
 
     async def end(self) -> int:
         return int((await self._ends.end_offsets([self._partition]))[self._partition])

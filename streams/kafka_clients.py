@@ -80,17 +80,19 @@ async def read_to_end(
     Raises OffsetOutOfRangeError if records from `position` on are there no more, and
     KafkaTimeoutError if the broker tells of more records and does not hand them out.
     """
-    consumer.assign([partition])
     end = (await consumer.end_offsets([partition]))[partition]
+    # Without a pause between the two: an assignment without a position is an error to come.
+    consumer.assign([partition])
     consumer.seek(partition, position)
     moved_at = time.monotonic()
-    while await consumer.position(partition) < end:
+    while position < end:
         taken = await consumer.getmany(partition, timeout_ms=1000)
         for record in taken.get(partition, ()):
             if record.offset >= end:
                 return
             yield record
         if taken:
+            position = await consumer.position(partition)
             moved_at = time.monotonic()
         elif time.monotonic() - moved_at > STALLED_S:
             raise KafkaTimeoutError(f"{partition} stands still at {position} before {end}")
