@@ -7,6 +7,7 @@ looked at again when its time comes. So a heap rebuilt from a snapshot gives the
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 class Timers:
     def __init__(self) -> None:
         self._leases: list[tuple[int, int, Node]] = []
+        self._entries = count()
         self._runs: list[tuple[int, int, int, Run]] = []
         self._backoffs: list[tuple[int, int, Job]] = []
         self._leased: dict[Node, int] = {}
@@ -26,7 +28,7 @@ class Timers:
     def lease(self, node: Node) -> None:
         if node.lease_until_ms and node not in self._leased:
             self._leased[node] = node.lease_until_ms
-            heappush(self._leases, (node.lease_until_ms, node.index, node))
+            heappush(self._leases, (node.lease_until_ms, next(self._entries), node))
 
     def no_lease(self, node: Node) -> None:
         node.lease_until_ms = 0
