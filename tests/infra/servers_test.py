@@ -153,10 +153,10 @@ def test_cassandra_serves_the_session(cassandra: LocalCassandra, fresh_name: str
 
 def test_cassandra_keeps_rows_through_kill_and_restart(tmp_path: Path, fresh_name: str) -> None:
     with LocalCassandra(tmp_path) as cassandra:
-        _write_rows(cassandra, fresh_name, copies=1, rows=50)
+        _write_rows(cassandra, fresh_name, copies=1, rows=500)
         cassandra.kill()
         cassandra.start()
-        assert _read_rows(cassandra, fresh_name) == {i: i * i for i in range(50)}
+        assert _read_rows(cassandra, fresh_name) == {i: i * i for i in range(500)}
 
 
 @pytest.mark.slow
