@@ -43,7 +43,7 @@ class Simulation:
         name: str,
         scenario: Scenario,
         signer: Signer,
-        append: Callable[[bytes], None],
+        append: Callable[[bytes], object],
         *,
         origin_ms: int = EPOCH_MS,
         round_ms: int = 1000,
@@ -72,6 +72,10 @@ class Simulation:
         for quota in scenario.quotas:
             self._accept_command(quota)
         self.fleet.add_nodes(scenario.nodes, origin_ms)
+
+    @property
+    def arrivals(self) -> int:
+        return len(self._arrivals)
 
     @property
     def last_submission_ms(self) -> int:

@@ -1,0 +1,19 @@
+"""The command line: which words there are. What they do is in the modules named like them."""
+
+from __future__ import annotations
+
+import typer
+
+from aquifer import simulate, submit
+
+app = typer.Typer(
+    name="aquifer",
+    help="Decides which GPU and NPU capacity runs which work, and proves it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(simulate.simulate)
+app.command()(submit.submit)
+app.command()(submit.cancel)
+app.command()(submit.send)

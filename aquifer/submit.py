@@ -1,0 +1,122 @@
+"""`aquifer submit`, `cancel` and `send`: commands on their way in.
+
+They go to a running read API (--url), to Kafka, or straight into the state directory.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aquifer.output import USAGE, JsonFlag, emit, fail
+
+if TYPE_CHECKING:
+    from domain.commands import Command
+
+Url = Annotated[str | None, typer.Option(help="A running read API; else the profile's own way in.")]
+
+
+def submit(
+    job: Annotated[str, typer.Argument(help="The job's name, never used before.")],
+    queue: Annotated[str, typer.Option(help="The queue that it joins.")],
+    accelerator: Annotated[
+        list[str], typer.Option(help="Type that it accepts; repeat for second choices.")
+    ],
+    slots: Annotated[int, typer.Option(help="Accelerator slots of each replica.")] = 1,
+    replicas: Annotated[int, typer.Option(help="Replicas, each on one node: a gang.")] = 1,
+    tier: Annotated[str, typer.Option(help="reserved, premium, standard or basic.")] = "standard",
+    priority: Annotated[int, typer.Option(help="0 to 1000 within tier and queue.")] = 0,
+    estimate_s: Annotated[int | None, typer.Option(help="Estimated time that it runs.")] = None,
+    reservation: Annotated[str | None, typer.Option(help="A reservation that it uses.")] = None,
+    url: Url = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Submit one job; the answer says under which id its outcome will be found."""
+    body: dict[str, Any] = {
+        "type": "SubmitJob",
+        "job": job,
+        "queue": queue,
+        "tier": tier,
+        "priority": priority,
+        "groups": [{"slots": slots, "count": replicas}],
+        "flavours": [{"accelerator": a} for a in accelerator],
+        "runtime": {} if estimate_s is None else {"estimate_s": estimate_s},
+        "reservation": reservation,
+    }
+    _send([parse_command(body)], url, as_json)
+
+
+def cancel(
+    job: Annotated[str, typer.Argument(help="A job that is not at its end.")],
+    reason: Annotated[str, typer.Option(help="What the ledger will say.")] = "",
+    url: Url = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Cancel a job, waiting or running."""
+    _send([parse_command({"type": "CancelJob", "job": job, "reason": reason})], url, as_json)
+
+
+def send(
+    file: Annotated[Path, typer.Argument(help="JSON lines, one command each; - reads stdin.")],
+    url: Url = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Send commands of any type: each line is the body of one, with its `type`."""
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(str(error), USAGE)
+    commands: list[Command] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                commands.append(parse_command(json.loads(line)))
+            except json.JSONDecodeError as error:
+                fail(f"line {number}: {error}", USAGE)
+    _send(commands, url, as_json)
+
+
+def parse_command(body: Any) -> Command:
+    """The command of a body with its type; ends the program if there is none."""
+    from pydantic import ValidationError
+
+    from domain.commands import COMMANDS
+
+    name = body.get("type") if isinstance(body, dict) else None
+    if name not in COMMANDS:
+        fail(f"type: {name!r} is none of {', '.join(COMMANDS)}", USAGE)
+    try:
+        command: Command = COMMANDS[name].model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        rules = [
+            f"{'.'.join(map(str, e['loc'])) or name}: {e['msg']}"
+            for e in error.errors(include_url=False, include_input=False)
+        ]
+        fail("; ".join(rules), USAGE)
+    return command
+
+
+def _send(commands: Sequence[Command], url: str | None, as_json: bool) -> None:
+    from aquifer import profiles
+
+    ids = [uuid.uuid4().hex for _ in commands]
+    settings = profiles.settings()
+
+    async def go() -> None:
+        async with profiles.way_in(settings, url or settings.url) as put:
+            for id_, command in zip(ids, commands, strict=True):
+                await put(command, id_, time.time_ns() // 1_000_000)
+
+    profiles.run(go())
+    sent = [
+        {"id": id_, "type": type(command).__name__}
+        for id_, command in zip(ids, commands, strict=True)
+    ]
+    emit({"sent": sent} if as_json else sent, as_json)
