@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NoReturn
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 
 from domain.ledger import Accepted
@@ -31,25 +33,37 @@ log: Final = logging.getLogger(__name__)
 async def take_in(bootstrap: str, cell: str, identity: Identity, clock: Clock) -> NoReturn:
     """Runs until it is cancelled or a write fails; what was not committed comes again."""
     consumer = make_consumer(bootstrap, group=f"aquifer.intake.{cell}")
-    consumer.subscribe([topic("cmd", cell)])
+    stored: dict[TopicPartition, int] = {}
+    consumer.subscribe([topic("cmd", cell)], listener=_CommitFirst(consumer, stored))
     accepted, dead = KafkaAccepted(bootstrap, cell), KafkaDeadLetters(bootstrap, cell)
     async with accepted, dead, Connected(consumer):
         committed_at = time.monotonic()
-        uncommitted = False
-        while True:
-            batch = await consumer.getmany(timeout_ms=1000 * COMMIT_S, max_records=BATCH)
-            results = [
-                accept(_message(record), record.partition, record.offset, identity, now_ms)
-                for now_ms in (clock.now_ms(),)
-                for records in batch.values()
-                for record in records
-            ]
-            await dead.put([r for r in results if isinstance(r, DeadLetter)])
-            await accepted.put(r for r in results if isinstance(r, Accepted))
-            uncommitted = uncommitted or bool(results)
-            if uncommitted and time.monotonic() - committed_at > COMMIT_S:
-                committed_at = time.monotonic()
-                uncommitted = not await _commit(consumer)
+        try:
+            while True:
+                batch = await consumer.getmany(timeout_ms=1000 * COMMIT_S, max_records=BATCH)
+                await _store(batch, accepted, dead, identity, clock.now_ms())
+                stored.update({part: records[-1].offset + 1 for part, records in batch.items()})
+                if time.monotonic() - committed_at > COMMIT_S:
+                    await _commit(consumer, stored)
+                    committed_at = time.monotonic()
+        finally:
+            await _commit(consumer, stored)
+
+
+async def _store(
+    batch: Mapping[TopicPartition, Sequence[ConsumerRecord]],
+    accepted: KafkaAccepted,
+    dead: KafkaDeadLetters,
+    identity: Identity,
+    now_ms: int,
+) -> None:
+    results = [
+        accept(_message(record), record.partition, record.offset, identity, now_ms)
+        for records in batch.values()
+        for record in records
+    ]
+    await dead.put([r for r in results if isinstance(r, DeadLetter)])
+    await accepted.put(r for r in results if isinstance(r, Accepted))
 
 
 def _message(record: ConsumerRecord) -> Message:
@@ -57,11 +71,26 @@ def _message(record: ConsumerRecord) -> Message:
     return Message(record.value or b"", headers, record.key)
 
 
-async def _commit(consumer: AIOKafkaConsumer) -> bool:
+async def _commit(consumer: AIOKafkaConsumer, stored: dict[TopicPartition, int]) -> None:
     """Without the commit the messages come again after a restart: no harm, so no stop."""
+    mine = {part: next_ for part, next_ in stored.items() if part in consumer.assignment()}
+    stored.clear()
     try:
-        await consumer.commit()
+        if mine:
+            await consumer.commit(mine)
     except KafkaError as error:
         log.warning("offsets were not committed: %r", error)
-        return False
-    return True
+
+
+class _CommitFirst(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Before partitions go to another worker, so that it does not take in everything again."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, stored: dict[TopicPartition, int]) -> None:
+        self._consumer = consumer
+        self._stored = stored
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await _commit(self._consumer, self._stored)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        pass

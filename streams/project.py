@@ -8,8 +8,9 @@ dropped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Protocol
+
+from streams.reader import Readable
 
 
 class Projector(Protocol):
@@ -24,36 +25,35 @@ class Projector(Protocol):
         ...
 
 
-class Readable(Protocol):
-    def read(self, position: int) -> AsyncIterator[tuple[int, bytes]]: ...
-
-
 class Projection:
     """Keeps one read model in step with the ledger."""
 
-    def __init__(self, log: Readable, projector: Projector) -> None:
-        self._log = log
+    def __init__(self, projector: Projector) -> None:
         self._projector = projector
-        self._next: int | None = None
+        self._log: Readable | None = None
+        self._next = 0
         self._one_at_a_time = asyncio.Lock()
 
-    async def catch_up(self) -> None:
-        """Apply all that the ledger holds."""
+    async def run(self, log: Readable) -> None:
+        """Until cancelled: the ledger may hold what the read model has not, and stay silent."""
         async with self._one_at_a_time:
-            await self._catch_up()
+            self._log = log
+            self._next = await self._projector.position()
+            await self._catch_up(log)
+        await asyncio.Event().wait()
 
     async def tell(self, position: int, record: bytes) -> None:
         """There is a record at this position."""
         async with self._one_at_a_time:
+            if self._log is None:
+                return  # `run` will find it
             if position == self._next:
                 await self._apply(position, record)
-            elif self._next is None or position > self._next:
-                await self._catch_up()
+            elif position > self._next:
+                await self._catch_up(self._log)
 
-    async def _catch_up(self) -> None:
-        if self._next is None:
-            self._next = await self._projector.position()
-        async for position, record in self._log.read(self._next):
+    async def _catch_up(self, log: Readable) -> None:
+        async for position, record in log.read(self._next):
             await self._apply(position, record)
 
     async def _apply(self, position: int, record: bytes) -> None:

@@ -1,0 +1,196 @@
+"""The worker of a cell: a Faust app whose services are the roles that it plays.
+
+The composition root makes a `Worker` and runs `await run_worker(worker)`: it checks the topics,
+plays the roles until it is cancelled, and raises what made a role fail. The process then ends and
+is started again by whatever supervises it: each role picks up from what its topics hold.
+`create_topics` (streams.topics) comes first, once for a cell.
+
+Faust gives the lifecycle and the projector's agent, which may repeat itself. What must neither
+lose nor double anything owns its consumer and producer (docs/adr/0002-intake.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+import faust
+import mode
+from faust.app.base import BootStrategy
+from mode.supervisors import CrashingSupervisor
+
+from domain.ledger import Signer, Verifier
+from domain.ports import Clock, Snapshots
+from streams.decider import Decider, Settings
+from streams.dispatcher import dispatch
+from streams.identity import Identity
+from streams.kafka import KafkaInbox, KafkaLog
+from streams.kafka_dispatch import KafkaDispatch
+from streams.kafka_intake import take_in
+from streams.project import Projection, Projector
+from streams.remembered import RememberedHead
+from streams.rounds import Place
+from streams.topics import RECORD_BYTES, WrongTopics, check_topics, topic
+
+Role = Literal["intake", "decider", "dispatch", "projector"]
+ROLES: Final[tuple[Role, ...]] = ("intake", "decider", "dispatch", "projector")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """What a worker is, and what its roles need; the composition root fills it in."""
+
+    bootstrap: str
+    """Kafka's brokers, host:port with commas between."""
+    cell: str
+    roles: tuple[Role, ...]
+    folder: Path
+    """The worker's own: remembers the topics' ids, and Faust writes here."""
+    clock: Clock
+    verifier: Verifier
+    snapshots: Snapshots
+    """Decider and dispatch start from them; the decider also writes them."""
+    identity: Identity | None = None
+    """Intake needs it."""
+    signer: Signer | None = None
+    """The decider needs it."""
+    remembered: RememberedHead | None = None
+    """The decider refuses a ledger that does not hold this head, and keeps it up to date."""
+    quarantined: Collection[Place] = ()
+    settings: Settings | None = None
+    """Bounds of the decider's rounds."""
+    projector: Projector | None = None
+    """The projector needs it."""
+
+    def __post_init__(self) -> None:
+        needs = {"intake": self.identity, "decider": self.signer, "projector": self.projector}
+        lacking = [role for role in self.roles if role in needs and needs[role] is None]
+        if lacking or not self.roles:
+            raise ValueError(f"nothing was given for the roles {lacking or self.roles}")
+
+
+class RoleService(mode.Service):  # type: ignore[misc]
+    """One role as a service of the app. Stopping it cancels it; a failure crashes the app."""
+
+    def __init__(self, role: Role, play: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._role = role
+        self._play = play
+
+    def _repr_info(self) -> str:
+        return self._role
+
+    @mode.Service.task  # type: ignore[untyped-decorator]
+    async def _run(self) -> None:
+        await self._play()
+        raise RuntimeError(f"the role {self._role} came to an end")
+
+
+def build_app(worker: Worker) -> faust.App:
+    """The Faust app of a worker; nothing has been started."""
+    projecting = "projector" in worker.roles
+    app = faust.App(
+        f"aquifer.projector.{worker.cell}",
+        broker=[f"kafka://{host}" for host in worker.bootstrap.split(",")],
+        datadir=worker.folder / "faust",
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        table_standby_replicas=0,
+        broker_session_timeout=10,
+        worker_redirect_stdouts=False,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=2 * RECORD_BYTES,
+        agent_supervisor=CrashingSupervisor,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+    app.boot_strategy = BootStrategy(app, enable_kafka=projecting)
+    if projecting:
+        assert worker.projector is not None, "checked when the worker was made"
+        _add_projector(app, worker, worker.projector)
+    plays = {"intake": _intake, "decider": _decide, "dispatch": _dispatch}
+    for role in worker.roles:
+        if role != "projector":
+            app.add_dependency(RoleService(role, partial(plays[role], worker)))
+    return app
+
+
+def _add_projector(app: faust.App, worker: Worker, projector: Projector) -> None:
+    projection = Projection(projector)
+
+    ledger = app.topic(topic("ledger", worker.cell), value_type=bytes)
+
+    @app.agent(ledger, concurrency=1)  # type: ignore[untyped-decorator]
+    async def project(stream: faust.StreamT[bytes]) -> None:
+        async for event in stream.events():
+            await projection.tell(event.message.offset, event.message.value)
+
+    async def play() -> None:
+        async with KafkaLog(worker.bootstrap, worker.cell) as log:
+            await projection.run(log)
+
+    app.add_dependency(RoleService("projector", play))
+
+
+async def _intake(worker: Worker) -> None:
+    assert worker.identity is not None, "checked when the worker was made"
+    await take_in(worker.bootstrap, worker.cell, worker.identity, worker.clock)
+
+
+async def _decide(worker: Worker) -> None:
+    assert worker.signer is not None, "checked when the worker was made"
+    async with (
+        KafkaLog(worker.bootstrap, worker.cell) as log,
+        KafkaInbox(worker.bootstrap, worker.cell) as inbox,
+    ):
+        decider = Decider(
+            worker.cell,
+            log,
+            inbox,
+            worker.signer,
+            worker.verifier,
+            worker.clock,
+            snapshots=worker.snapshots,
+            remembered=worker.remembered,
+            quarantined=worker.quarantined,
+            settings=worker.settings,
+        )
+        await decider.run()
+
+
+async def _dispatch(worker: Worker) -> None:
+    async with (
+        KafkaLog(worker.bootstrap, worker.cell) as log,
+        KafkaDispatch(worker.bootstrap, worker.cell) as told,
+    ):
+        await dispatch(worker.cell, log, told, worker.snapshots, worker.verifier)
+
+
+async def run_worker(worker: Worker) -> None:
+    """Play the roles until cancelled. Raises WrongTopics before anything is started, and what
+    made a role fail."""
+    await _check(worker)
+    app = build_app(worker)
+    try:
+        await app.start()
+        await app.wait_until_stopped()
+        if app.crash_reason is not None:
+            raise app.crash_reason
+    finally:
+        await app.stop()
+
+
+async def _check(worker: Worker) -> None:
+    """Topics as they must be, and the same ones as at the worker's last start."""
+    remembered = worker.folder / f"topics.{worker.cell}.json"
+    known = json.loads(remembered.read_text()) if remembered.exists() else {}
+    findings, ids = await check_topics(worker.bootstrap, worker.cell, known)
+    if findings:
+        raise WrongTopics(findings)
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    remembered.write_text(json.dumps(ids, indent=1, sort_keys=True))
