@@ -10,6 +10,7 @@ from msgspec import Struct
 from domain.commands import Command, RegisterNode, SetQuota, SubmitJob
 from domain.ledger import canonical
 from streams.agent import Work
+from streams.envelope import body_of
 
 Body = dict[str, Any]
 """A command's body in canonical form: plain JSON values without defaults."""
@@ -44,12 +45,6 @@ class Scenario(Struct):
     work: dict[str, Work]
     """By job."""
     outages: list[Outage] = []
-
-
-def body_of(command: Command) -> Body:
-    """The body that intake would hand on."""
-    body: Body = command.model_dump(mode="json", exclude_defaults=True)
-    return body
 
 
 def arrival(at_ms: int, command: Command) -> Arrival:

@@ -14,23 +14,21 @@ from msgspec import Raw
 
 from domain.cell import Cell
 from domain.commands import Command
-from domain.decide import decide
-from domain.ledger import ENGINE, Accepted, Header, Round, Signer, canonical, seal
+from domain.ledger import Accepted, Round, Signer, canonical
 from domain.timers import next_due_ms
-from streams import dispatch
+from streams import dispatch, rounds
+from streams.decider import FULL, Settings
+from streams.envelope import body_of
 from streams.fleet import Fleet
 from streams.measure import Measure
-from streams.envelope import body_of
 from streams.scenario import EPOCH_MS, Body, Scenario
 
 SOURCE: Final = "simulation"
 ACTOR: Final = "simulation"
 PARTITION: Final = 1
 """An input of its own: a live cell that goes on from here reads its inbox (0) from the start."""
-ROUND_COMMANDS: Final = 500
-"""At most so many commands in a round."""
-ROUND_WORK: Final = 1_000_000
-"""Placements that a round may try."""
+BOUNDS: Final = Settings()
+"""Of a round, the same as a live decider's."""
 IDLE_ROUNDS: Final = 100
 """So many rounds without a command or a fact at one moment mean that time stands still."""
 
@@ -69,6 +67,8 @@ class Simulation:
         self._pending: list[Accepted] = []
         self._due_ms: int | None = None
         """When something is due in the cell without any command."""
+        self._full = False
+        """The last round's work was spent before all that could start was started."""
         for quota in scenario.quotas:
             self._accept_command(quota)
         self.fleet.add_nodes(scenario.nodes, origin_ms)
@@ -136,21 +136,27 @@ class Simulation:
     def _rounds(self) -> None:
         """Decide what has come, and all that is due at this moment."""
         idle = 0
-        while self._pending or (self._due_ms is not None and self._due_ms <= self.now_ms):
-            taken = self._pending[:ROUND_COMMANDS]
-            del self._pending[:ROUND_COMMANDS]
+        while self._pending or self._full or self._is_due():
+            taken = rounds.cut(self._pending[: BOUNDS.max_commands], BOUNDS.max_bytes)
+            del self._pending[: len(taken)]
             made = self._round(taken)
             idle = 0 if taken or made.facts else idle + 1
             assert idle < IDLE_ROUNDS, f"what is due at {self._due_ms} never passes"
 
+    def _is_due(self) -> bool:
+        return self._due_ms is not None and self._due_ms <= self.now_ms
+
     def _round(self, taken: Sequence[Accepted]) -> Round:
         cell = self.cell
-        header = Header(cell.head.round + 1, self.now_ms, ROUND_WORK, ENGINE)
-        made = decide(cell, header, taken)
-        record, head = seal(made, self._signer)
-        self._append(record)
-        cell.believe(head, made.inputs)
+        header = rounds.header_of(cell, self.now_ms, BOUNDS.work)
+        candidate = rounds.propose(cell, header, taken, self._signer)
+        made = candidate.round
+        self._append(candidate.record)
+        cell.believe(candidate.head, made.inputs)
         self._due_ms = next_due_ms(cell)
+        self._full = bool(made.facts) and any(
+            s.waiting and s.reason == FULL for s in cell.shapes.values()
+        )
         self.fleet.handle(dispatch.instructions(cell, made), self.now_ms)
         self.measure.observe(made, cell)
         return made
