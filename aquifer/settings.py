@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from domain.commands import Name
 
 PREFIX: Final = "AQUIFER_"
+_OF_INFRA: Final = {"AQUIFER_CACHE", "AQUIFER_SERVERS"}  # where local servers come from
 CQL_PORT: Final = 9042
 
 
@@ -69,7 +70,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     given = {
         name.removeprefix(PREFIX).lower(): value
         for name, value in source.items()
-        if name.startswith(PREFIX) and value
+        if name.startswith(PREFIX) and name not in _OF_INFRA and value
     }
     try:
         return Settings.model_validate(given)
