@@ -14,7 +14,7 @@ import msgspec
 from pydantic import BaseModel, TypeAdapter
 
 from domain import nodes as node_rules
-from domain import quota, snapshots
+from domain import ordering, quota, snapshots
 from domain.commands import COMMANDS, Command, PolicyParameters, SubmitJob
 from domain.fabric import Fabric
 from domain.jobs import Job, Run
@@ -109,7 +109,7 @@ class Cell:
         self.memory.forget(self.now_ms - self.policy.duplicate_window_s * 1000)
         for job in self.timers.rested_jobs(self.now_ms):
             job.not_before_ms = 0
-            job.shape.join(job)
+            self.join_line(job)
             self.touch(job)
 
     def wake(self, at_ms: int) -> None:
@@ -265,6 +265,23 @@ class Cell:
             self.fallback_shapes.pop(shape.id, None)
             self._leave_demand(shape)
             self.left(shape)
+
+    def join_line(self, job: Job) -> None:
+        job.rank = ordering.rank(self, job)
+        job.shape.join(job)
+
+    def reorder(self) -> None:
+        """The policy's order may have changed: form all lines anew."""
+        for shape in self.shapes.values():
+            queued = [j for j in (*shape.line, *(r[-1] for r in shape.returned)) if j.queued]
+            jobs = [j for j in dict.fromkeys(queued) if j.shape is shape]
+            for job in jobs:
+                shape.leave(job)
+                job.rank = ordering.rank(self, job)
+            shape.line.clear()
+            shape.returned.clear()
+            for job in sorted(jobs, key=lambda j: (j.rank, j.seniority_ms, j.number)):
+                shape.join(job)
 
     def _leave_demand(self, shape: Shape) -> None:
         demand = shape.demand

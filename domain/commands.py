@@ -340,6 +340,11 @@ class PolicyParameters(Model):
     """What an operator may turn while the cell runs."""
 
     preemption: bool = True
+    order: Literal["seniority", "least_attained", "least_remaining"] = "seniority"
+    """Which job of a queue comes first, of those of equal tier and priority."""
+    yield_ratio_milli: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """A running job makes room for one of its own account that comes before it in this order by
+    this factor, in thousandths; 0: never. Not with `order` = seniority."""
     min_run_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 600, 600, 600)
     """By tier: an attempt is no victim before it has run this long."""
     queue_delay_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 300, 3600, 86_400)

@@ -50,6 +50,7 @@ class JobState(IntEnum):
 
 class Job:
     __slots__ = (
+        "attained_slot_s",
         "attempts",
         "estimate_s",
         "failures",
@@ -59,6 +60,7 @@ class Job:
         "number",
         "preemptions",
         "queued",
+        "rank",
         "run",
         "seniority_ms",
         "shape",
@@ -76,6 +78,10 @@ class Job:
         """When it was admitted; kept through preemptions and failures."""
         self.estimate_s = estimate_s
         self.attempts = 0
+        self.attained_slot_s = 0
+        """Slot-seconds that its attempts have had, without what was lost."""
+        self.rank = 0
+        """Its place in the line, by the policy's order; smaller first."""
         self.failures = 0
         self.preemptions = 0
         self.not_before_ms = 0
@@ -97,6 +103,7 @@ class Job:
             self.seniority_ms,
             self.estimate_s,
             self.attempts,
+            self.attained_slot_s,
             self.failures,
             self.preemptions,
             self.not_before_ms,
@@ -163,6 +170,11 @@ class Run:
         if not self.running_ms:
             return 0
         since = max(self.running_ms, self.checkpoint_ms)
+        return self.job.shape.slots * max(0, now_ms - since) // 1000
+
+    def held_slot_s(self, now_ms: int) -> int:
+        """Slot-seconds of the attempt so far."""
+        since = self.started_ms or now_ms
         return self.job.shape.slots * max(0, now_ms - since) // 1000
 
     def state(self) -> tuple[object, ...]:
@@ -302,7 +314,7 @@ def apply_admitted(cell: Cell, fact: JobAdmitted) -> None:
     cell.jobs[job.id] = job
     shape.jobs += 1
     shape.queue.waiting += 1
-    shape.join(job)
+    cell.join_line(job)
     cell.touch(job)
 
 
@@ -318,7 +330,7 @@ def apply_amended(cell: Cell, fact: JobAmended) -> None:
     job.shape = cell.shape_of.get(key) or cell.add_shape(key)
     job.shape.jobs += 1
     if queued:
-        job.shape.join(job)
+        cell.join_line(job)
     cell.leave_shape(old)
     cell.touch(job)
 
@@ -329,7 +341,7 @@ def apply_requeued(cell: Cell, fact: JobRequeued) -> None:
     if fact.not_before_ms:
         cell.timers.back_off(job)
     else:
-        job.shape.join(job)
+        cell.join_line(job)
     cell.touch(job)
 
 
@@ -398,6 +410,7 @@ def apply_ended(cell: Cell, fact: AttemptEnded) -> None:
     run = job.run
     assert run is not None, "only an attempt can end"
     job.run = None
+    job.attained_slot_s += max(0, run.held_slot_s(cell.now_ms) - fact.lost_slot_s)
     job.shape.queue.waiting += 1
     cell.vacate(run)
     if fact.reason == "failed":

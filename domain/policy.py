@@ -19,3 +19,4 @@ def set_policy(turn: Turn, command: SetPolicy, at: int) -> None:
 def apply_set(cell: Cell, fact: PolicySet) -> None:
     cell.policy = cell.command(fact.command, SetPolicy).parameters
     cell.policy_version = fact.version
+    cell.reorder()

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from domain import ordering
 from domain.commands import TIERS
 from domain.fabric import RACK, Domain, NodeClass
 from domain.facts import Held, Victim
@@ -21,6 +22,7 @@ from domain.placement import nodes_of
 if TYPE_CHECKING:
     from domain.jobs import Job, Run
     from domain.nodes import Node
+    from domain.quota import Account
     from domain.shapes import Demand, Shape
     from domain.turn import Turn
 
@@ -160,6 +162,28 @@ class Victims:
                         rank = tier - 1
                         break
         return rank
+
+    def of(self, shape: Shape, job: Job, accelerator: str) -> Iterator[Eligible]:
+        """Victims of a claim within nominal quota, then those that the policy's order offers."""
+        if shape.queue.account.within_nominal(accelerator, shape.size):
+            yield self.lower(shape.tier, accelerator)
+        policy = self.cell.policy
+        if policy.yield_ratio_milli and policy.order != "seniority":
+            yield self._yielding(shape, job, accelerator)
+
+    def _yielding(self, shape: Shape, job: Job, accelerator: str) -> Eligible:
+        """Attempts of the same account and tier that come after the job by the policy's factor."""
+        now, ratio = self.turn.header.now_ms, self.cell.policy.yield_ratio_milli
+        least = max(1, ordering.service(self.cell, job, now)) * ratio
+        found: dict[Run, int] = {}
+        for run in self._old_enough(accelerator, shape.tier):
+            other = run.job.shape
+            same = other.queue.account is shape.queue.account
+            if not same or other.priority > shape.priority or run.stop_by_ms:
+                continue
+            if ordering.service(self.cell, run.job, now) * 1000 >= least:
+                found[run] = cost_of(run, now)
+        return Eligible(found)
 
     def lower(self, tier: int, accelerator: str) -> Eligible:
         """Weaker tiers, and borrowers. Some may have been told to stop since, in this round."""
@@ -318,47 +342,52 @@ class _Search:
 
 
 def for_shape(turn: Turn, victims: Victims, shape: Shape, job: Job) -> tuple[int, Plan] | None:
-    """(flavour, plan) by which the head of a blocked shape may claim its nominal quota, if it may.
+    """(flavour, plan) by which the head of a blocked shape may preempt, if it may.
 
     Waiting is paid for in slot-seconds, as a victim's loss is. To preempt as soon as the wait has
     cost as much as the loss is the rule of the ski rental: never more than twice the least cost.
     """
     waited_ms = turn.header.now_ms - job.seniority_ms
     delay_ms = turn.cell.policy.queue_delay_s[shape.tier] * 1000
-    account = shape.queue.account
     for flavour, need in enumerate(shape.needs):
         if not need.plain or shape.spec.flavours[flavour].after_wait_s:
             continue
-        if not account.within_nominal(need.accelerator, shape.size):
-            continue
-        eligible = victims.lower(shape.tier, need.accelerator)
         groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
-        found = plan(turn, Wanted(need.classes(turn.cell), groups, need.required), eligible)
-        if found is not None:
-            found = _with_quota(shape, need.accelerator, found, eligible)
-            fair_ms = found.cost * 1000 // max(1, shape.slots)
-            patience_ms = min(delay_ms, fair_ms)
+        wanted = Wanted(need.classes(turn.cell), groups, need.required)
+        for eligible in victims.of(shape, job, need.accelerator):
+            found = plan(turn, wanted, eligible)
+            if found is not None:
+                found = _with_quota(shape, need.accelerator, found, eligible)
+            if found is None:
+                continue
+            patience_ms = min(delay_ms, found.cost * 1000 // max(1, shape.slots))
             if waited_ms >= patience_ms:
                 return flavour, found
             turn.cell.wake(job.seniority_ms + patience_ms)
     return None
 
 
-def _with_quota(shape: Shape, accelerator: str, found: Plan, eligible: Eligible) -> Plan:
-    """Add borrowers until the quota that the claim reclaims is free, too."""
+def _with_quota(shape: Shape, accelerator: str, found: Plan, eligible: Eligible) -> Plan | None:
+    """Add victims until the quota that the claim needs is free, too."""
     account = shape.queue.account
     short = shape.size - account.available(accelerator)
-    runs: dict[Any, None] = dict.fromkeys(found.runs)
-    freed = sum(r.job.shape.size for r in runs if _borrows(r, accelerator))
+    runs: dict[Run, None] = dict.fromkeys(found.runs)
+    freed = sum(r.job.shape.size for r in runs if _frees(r, account, accelerator))
     for run, cost in sorted(eligible.cost.items(), key=lambda e: (e[1], e[0].job.number)):
         if freed >= short:
             break
-        if run not in runs and not run.stop_by_ms and _borrows(run, accelerator):
+        if run not in runs and not run.stop_by_ms and _frees(run, account, accelerator):
             runs[run] = None
             freed += run.job.shape.size
             found = found._replace(cost=found.cost + cost)
+    if freed < short:
+        return None
     return found._replace(runs=sorted(runs, key=lambda r: r.job.number))
 
 
-def _borrows(run: Run, accelerator: str) -> bool:
-    return run.accelerator == accelerator and run.job.shape.queue.account.borrowed(accelerator) > 0
+def _frees(run: Run, account: Account, accelerator: str) -> bool:
+    """True iff the end of the attempt gives quota to the account."""
+    owner = run.job.shape.queue.account
+    if run.accelerator != accelerator:
+        return False
+    return owner is account or owner.borrowed(accelerator) > 0

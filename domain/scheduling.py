@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Final
 
 from domain import fair_share, placement, preemption, waiting
+from domain.commands import TIERS
 from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided, Why
 from domain.placement import Blocked, Choice
 
@@ -23,14 +24,14 @@ CLAIMS_TRIED: Final = 16
 """Blocked shapes of a round for which victims are searched."""
 
 Line = tuple[int, int, int, int, "Shape"]
-"""(-priority, seniority of the head, its number, id of the shape, shape)"""
+"""(-priority; rank, seniority and number of the head; shape)"""
 
 
 def _line(shape: Shape) -> Line | None:
     head = shape.head()
     if head is None:
         return None
-    return (-shape.priority, head.seniority_ms, head.number, shape.id, shape)
+    return (-shape.priority, head.rank, head.seniority_ms, head.number, shape)
 
 
 class Scheduling:
@@ -207,14 +208,14 @@ class Scheduling:
         for demand in self.blocked:
             if demand.reservation is not None or not demand.waiting:
                 continue
-            weakest = victims.weakest_preemptor(demand)
+            weakest = len(TIERS) if policy.yield_ratio_milli else victims.weakest_preemptor(demand)
             for shape in demand.shapes.values() if weakest >= 0 else ():
                 job = shape.head() if shape.tier <= weakest else None
                 if job is not None:
                     share = fair_share.order_share(self.cell, shape)
-                    order = (-shape.priority, job.seniority_ms, job.number)
+                    order = (-shape.priority, job.rank, job.seniority_ms, job.number)
                     lines.append((shape.tier, share, *order, shape))
-        lines.sort(key=lambda line: line[:5])
+        lines.sort(key=lambda line: line[:6])
         for _, share, *_, shape in lines[:CLAIMS_TRIED]:
             job = shape.head()
             if budget <= 0 or self.turn.work <= 0 or job is None:

@@ -187,8 +187,8 @@ class Shape:
         self.waiting = 0
         """Jobs in the line."""
         self.line: deque[Job] = deque()
-        """In order of (seniority, number); entries may be stale."""
-        self.returned: list[tuple[int, int, Job]] = []
+        """In order of (rank, seniority, number); entries may be stale."""
+        self.returned: list[tuple[int, int, int, Job]] = []
         """Heap of jobs that came into the line out of order; entries may be stale."""
         self.reason = ""
         self.needed = 0
@@ -206,11 +206,12 @@ class Shape:
             self.demand.told = None
         self.waiting += 1
         self.demand.waiting += 1
+        place = (job.rank, job.seniority_ms, job.number)
         last = self.line[-1] if self.line else None
-        if last is None or (last.seniority_ms, last.number) < (job.seniority_ms, job.number):
+        if last is None or (last.rank, last.seniority_ms, last.number) < place:
             self.line.append(job)
         else:
-            heappush(self.returned, (job.seniority_ms, job.number, job))
+            heappush(self.returned, (*place, job))
 
     def leave(self, job: Job) -> None:
         """The job no longer waits; its entry in the line has become stale."""
@@ -231,11 +232,13 @@ class Shape:
         line, returned = self.line, self.returned
         while line and not (line[0].queued and line[0].shape is self):
             line.popleft()
-        while returned and not (returned[0][2].queued and returned[0][2].shape is self):
+        while returned and not (returned[0][-1].queued and returned[0][-1].shape is self):
             heappop(returned)
         if not returned:
             return line[0] if line else None
-        first = returned[0][2]
-        if line and (line[0].seniority_ms, line[0].number) < (first.seniority_ms, first.number):
-            return line[0]
+        first = returned[0][-1]
+        if line:
+            head = line[0]
+            if (head.rank, head.seniority_ms, head.number) < returned[0][:3]:
+                return head
         return first

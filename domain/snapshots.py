@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from domain import quota
+from domain import ordering, quota
 from domain.commands import PolicyParameters, RegisterNode, RequestReservation, SubmitJob
 from domain.jobs import Job, Run
 from domain.ledger import Head
@@ -146,9 +146,9 @@ def _load_reservation(cell: Cell, state: list[Any]) -> None:
 
 def _load_jobs(cell: Cell, states: list[Any]) -> None:
     waiting = []
-    for id_, number, shape, seniority, estimate, attempts, failures, hits, rest, run in states:
+    for id_, number, shape, seniority, estimate, *counts, rest, run in states:
         job = Job(id_, number, cell.shapes[shape], seniority, estimate)
-        job.attempts, job.failures, job.preemptions = attempts, failures, hits
+        job.attempts, job.attained_slot_s, job.failures, job.preemptions = counts
         job.not_before_ms = rest
         cell.jobs[id_] = job
         job.shape.jobs += 1
@@ -159,8 +159,9 @@ def _load_jobs(cell: Cell, states: list[Any]) -> None:
         if rest:
             cell.timers.back_off(job)
         else:
+            job.rank = ordering.rank(cell, job)
             waiting.append(job)
-    for job in sorted(waiting, key=lambda j: (j.seniority_ms, j.number)):
+    for job in sorted(waiting, key=lambda j: (j.rank, j.seniority_ms, j.number)):
         job.shape.join(job)
 
 
