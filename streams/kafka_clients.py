@@ -58,8 +58,12 @@ class Connected:
         self._clients = clients
 
     async def __aenter__(self) -> Self:
-        for client in self._clients:
-            await client.start()
+        try:
+            for client in self._clients:
+                await client.start()
+        except BaseException:
+            await self._stop()
+            raise
         return self
 
     async def __aexit__(
@@ -68,6 +72,9 @@ class Connected:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
         for client in self._clients:
             await client.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -10,8 +11,12 @@ import pytest
 from msgspec import Struct
 
 from domain.ports import CommandSink, DeadLetters, Inbox, Log
+from infra.kafka import LocalKafka
 from streams.identity import Identity
+from streams.kafka import KafkaCommandSink, KafkaDeadLetters, KafkaInbox, KafkaLog
+from streams.kafka_intake import take_in
 from streams.sqlite import Database, SqliteCommandSink, SqliteDeadLetters, SqliteInbox, SqliteLog
+from streams.topics import create_topics
 
 
 class FixedClock:
@@ -46,7 +51,35 @@ def embedded(path: Path) -> Profile:
     return open_
 
 
-@pytest.fixture(params=["embedded"])
-def profile(request: pytest.FixtureRequest, tmp_path: Path) -> Profile:
-    assert request.param == "embedded", request.param
-    return embedded(tmp_path / "cell.sqlite")
+def distributed(bootstrap: str, cell: str) -> Profile:
+    intake_runs = False
+
+    @asynccontextmanager
+    async def open_() -> AsyncIterator[Ports]:
+        nonlocal intake_runs
+        await create_topics(bootstrap, cell, command_partitions=1)
+        first, intake_runs = not intake_runs, True
+        intake = asyncio.ensure_future(
+            take_in(bootstrap, cell, Identity(), FixedClock()) if first else asyncio.sleep(0)
+        )
+        async with (
+            KafkaLog(bootstrap, cell) as log,
+            KafkaInbox(bootstrap, cell) as inbox,
+            KafkaCommandSink(bootstrap, cell) as sink,
+            KafkaDeadLetters(bootstrap, cell) as dead_letters,
+        ):
+            yield Ports(log, inbox, sink, dead_letters)
+        if first:
+            intake_runs = False
+            intake.cancel()
+        await asyncio.gather(intake, return_exceptions=True)
+
+    return open_
+
+
+@pytest.fixture(params=["embedded", pytest.param("distributed", marks=pytest.mark.servers)])
+def profile(request: pytest.FixtureRequest, tmp_path: Path, fresh_name: str) -> Profile:
+    if request.param == "embedded":
+        return embedded(tmp_path / "cell.sqlite")
+    kafka: LocalKafka = request.getfixturevalue("kafka")
+    return distributed(kafka.bootstrap, fresh_name)

@@ -218,7 +218,6 @@ def test_what_is_no_command_is_a_dead_letter_once_and_whole(profile: Profile) ->
             assert all(x.message and x.time_ms for x in found)
             places = {(x.partition, x.offset) for x in found}
             assert len(places) == 3
-            assert places.isdisjoint({(c.partition, c.offset) for c in taken})
         async with profile() as ports:  # intake starts anew
             assert [c.id for c in await take(ports, {}, 3)] == ["0", "2", "4"]
             await ports.sink.send(cancel(9))
