@@ -12,12 +12,15 @@ from streams.rounds import Place
 
 
 def load(path: Path) -> frozenset[Place]:
-    """Raises OSError, msgspec.DecodeError (a damaged file)."""
+    """Raises OSError, ValueError (the file is damaged)."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return frozenset()
-    return frozenset(msgspec.json.decode(data, type=list[tuple[int, int]]))
+    try:
+        return frozenset(msgspec.json.decode(data, type=list[tuple[int, int]]))
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
 def add(path: Path, place: Place) -> None:

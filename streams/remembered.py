@@ -37,7 +37,10 @@ class RememberedHead:
             data = self._path.read_bytes()
         except FileNotFoundError:
             return None
-        return msgspec.json.decode(data, type=Head)
+        try:
+            return msgspec.json.decode(data, type=Head)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"{self._path.name} is damaged: {error}") from error
 
     def write(self, head: Head) -> None:
         files.replace(self._path, canonical(head))
