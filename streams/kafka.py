@@ -7,7 +7,7 @@ owner stops and starts again from what the topics hold.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -43,7 +43,7 @@ class KafkaLog(Connected):
         stored = await self._producer.send_and_wait(name, record, partition=number)
         return int(stored.offset)
 
-    async def read(self, position: int) -> AsyncIterator[tuple[int, bytes]]:
+    async def read(self, position: int) -> AsyncGenerator[tuple[int, bytes], None]:
         consumer = await self._reader()
         try:
             async for record in read_to_end(consumer, self._partition, position):

@@ -6,7 +6,7 @@ came. One partition: an attempt's start, stop and kill must not overtake each ot
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from aiokafka import TopicPartition
@@ -50,7 +50,7 @@ class KafkaDispatch(Connected):
 
 async def instructions_from(
     bootstrap: str, cell: str, position: int | None = None
-) -> AsyncIterator[tuple[int, Instruction]]:
+) -> AsyncGenerator[tuple[int, Instruction], None]:
     """(position, instruction) for ever, for agents: from `position` on, or from now on."""
     tp = TopicPartition(topic("dispatch", cell), 0)
     consumer = make_consumer(bootstrap)
