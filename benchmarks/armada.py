@@ -7,6 +7,7 @@ import random
 import time
 from typing import Any
 
+from benchmarks.keys import Ed25519
 from domain.commands import FabricPath, Queue, Quota, RegisterNode, SetQuota
 from streams.agent import Work
 from streams.scenario import Arrival, Scenario, checked_shape, submission
@@ -23,20 +24,6 @@ ARMADA = {
     "preemptible": {"cpu_s_at_33_virtual_minutes": 246.0},
 }
 """Measured with Armada's simulator on this workload."""
-
-
-class Key:
-    """Signs nothing that outlives the run."""
-
-    key_id = "benchmark"
-
-    def __init__(self) -> None:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-        self._key = Ed25519PrivateKey.generate()
-
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message)
 
 
 def scenario(seed: int, preemptible: bool) -> Scenario:
@@ -88,7 +75,9 @@ def run(seed: int, preemptible: bool) -> dict[str, Any]:
         written += len(record)
 
     begin = time.process_time()
-    simulation = Simulation("armada", scenario(seed, preemptible), Key(), append, round_ms=10_000)
+    simulation = Simulation(
+        "armada", scenario(seed, preemptible), Ed25519(), append, round_ms=10_000
+    )
     start_ms = simulation.now_ms
     for _ in simulation.run():
         pass

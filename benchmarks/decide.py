@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.keys import Ed25519
 from domain.cell import Cell
 from domain.commands import FabricPath, RegisterNode
 from domain.decide import decide
@@ -134,20 +135,6 @@ class Bench:
             total += decisions
             times.append(spent)
         return _figures(total, times)
-
-
-class Ed25519:
-    """A signing key of this run."""
-
-    key_id = "bench"
-
-    def __init__(self) -> None:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-        self._key = Ed25519PrivateKey.generate()
-
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message)
 
 
 def _figures(decisions: int, times: list[float]) -> dict[str, Any]:

@@ -211,8 +211,11 @@ class Agent:
         if execution is None or execution.start.attempt != stop.attempt or execution.stopping:
             return
         execution.stopping = True
-        due_ms = min(now_ms + STOP_MS, max(now_ms, stop.stop_by_ms))
-        self._at(self._urgent, due_ms, lambda now: self._finish(execution, "stopped"))
+        last_ms = max(now_ms, stop.stop_by_ms)
+        write_ms = 1000 * execution.start.checkpoint_write_s
+        saves = _saves(execution.start) and now_ms + write_ms < last_ms
+        due_ms = min(now_ms + (write_ms if saves else 0) + STOP_MS, last_ms)
+        self._at(self._urgent, due_ms, lambda now: self._stopped(execution, now_ms, saves))
 
     # --- what happens when its time comes ---
 
@@ -230,6 +233,19 @@ class Agent:
             ReportCheckpoint.model_construct(job=start.job, attempt=start.attempt, at_ms=taken_ms)
         )
         self._plan_checkpoint(execution)
+
+    def _stopped(self, execution: _Execution, asked_ms: int, saves: bool) -> None:
+        """The last thing that a job does that keeps its work: a checkpoint in its grace period."""
+        start = execution.start
+        if execution.live and saves and asked_ms > execution.begun_ms:
+            spent_ms = (asked_ms - execution.begun_ms) * self._speed
+            saved_ms = spent_ms - execution.saves * 1000 * start.checkpoint_write_s
+            self._saved_ms[start.job] = execution.kept_ms + max(0, saved_ms)
+            report = ReportCheckpoint.model_construct(
+                job=start.job, attempt=start.attempt, at_ms=asked_ms
+            )
+            self._out.append(report)
+        self._finish(execution, "stopped")
 
     def _finish(self, execution: _Execution, state: State) -> None:
         if not execution.live:
