@@ -174,7 +174,8 @@ def _signed(sealed: Sealed, hash_: bytes, verifier: Verifier) -> bool:
         signature = bytes.fromhex(sealed.sig)
     except ValueError:
         return False
-    return verifier.verify(sealed.key, signature, hash_)
+    # The same signature in other letters would be another record with the same hash.
+    return signature.hex() == sealed.sig and verifier.verify(sealed.key, signature, hash_)
 
 
 def extends(head: Head, round: Round, cell: str) -> bool:
