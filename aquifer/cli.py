@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from aquifer import simulate, submit
+from aquifer import audit, run, simulate, submit
 
 app = typer.Typer(
     name="aquifer",
@@ -13,7 +13,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(run.run)
 app.command()(simulate.simulate)
 app.command()(submit.submit)
 app.command()(submit.cancel)
 app.command()(submit.send)
+app.add_typer(audit.app, name="audit")

@@ -35,6 +35,7 @@ class Folder:
         self.ring = root / "keys.json"
         self.snapshots = root / "snapshots"
         self.head = root / "head.json"
+        self.quarantine = root / "quarantine.json"
         self.read_model = root / "read-model.sqlite"
 
     def signer(self) -> FileSigner:

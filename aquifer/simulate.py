@@ -105,6 +105,7 @@ def _run(scenario: Scenario, ledger: Path | None, round_s: int) -> tuple[Simulat
     with bulk_ledger(folder) as append:
         simulation = Simulation(CELL, scenario, folder.signer(), append, round_ms=1000 * round_s)
         watch(simulation, "simulating")
+    keep(folder, simulation)
     return simulation, folder.ledger
 
 
@@ -129,3 +130,13 @@ def watch(simulation: Simulation, what: str, until_ms: int | None = None) -> Non
                 told = arrived
                 tell(arrived, total)
         tell(total, total)
+
+
+def keep(folder: Folder, simulation: Simulation) -> None:
+    """Remember the ledger's head, and the state there, so that others need not read it all."""
+    from streams.remembered import RememberedHead
+    from streams.snapshots import FileSnapshots
+
+    cell = simulation.cell
+    RememberedHead(folder.head).write(cell.head)
+    FileSnapshots(folder.snapshots).save(cell.head.round, cell.head.round - 1, cell.snapshot())

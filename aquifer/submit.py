@@ -5,9 +5,9 @@ They go to a running read API (--url), to Kafka, or straight into the state dire
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
-import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,19 +104,14 @@ def parse_command(body: Any) -> Command:
 
 
 def _send(commands: Sequence[Command], url: str | None, as_json: bool) -> None:
-    from aquifer import profiles
+    from aquifer import ways
+    from aquifer.settings import load
 
-    ids = [uuid.uuid4().hex for _ in commands]
-    settings = profiles.settings()
-
-    async def go() -> None:
-        async with profiles.way_in(settings, url or settings.url) as put:
-            for id_, command in zip(ids, commands, strict=True):
-                await put(command, id_, time.time_ns() // 1_000_000)
-
-    profiles.run(go())
-    sent = [
-        {"id": id_, "type": type(command).__name__}
-        for id_, command in zip(ids, commands, strict=True)
-    ]
-    emit({"sent": sent} if as_json else sent, as_json)
+    settings = load()
+    sent = [(uuid.uuid4().hex, command) for command in commands]
+    try:
+        asyncio.run(ways.send(settings, url or settings.url, sent))
+    except ways.NoWay as error:
+        fail(str(error))
+    answer = [{"id": id_, "type": type(command).__name__} for id_, command in sent]
+    emit({"sent": answer} if as_json else answer, as_json)

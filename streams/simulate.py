@@ -17,6 +17,7 @@ from domain.commands import Command
 from domain.ledger import Accepted, Round, Signer, canonical
 from domain.timers import next_due_ms
 from streams import dispatch, rounds
+from streams.agent import estimated
 from streams.decider import FULL, Settings
 from streams.envelope import body_of
 from streams.fleet import Fleet
@@ -52,7 +53,7 @@ class Simulation:
         self.measure = Measure()
         self.now_ms = origin_ms
         self.fleet = Fleet(
-            lambda start: scenario.work[start.job],
+            lambda start: scenario.work.get(start.job) or estimated(start),
             patience_ms=patience_ms,
             outages=scenario.outages,
             origin_ms=origin_ms,

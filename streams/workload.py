@@ -13,8 +13,8 @@ Everything follows from a seed. The distributions, all independent of each other
 - Jobs longer than half an hour write checkpoints every half hour (10 s each, 60 s to restore).
 - 3 % fail once and are restarted; 2 % are cancelled within an hour.
 - Faults: `OUTAGES` nodes fall silent for 40 minutes each, at random moments.
-- Fixed: two reservations with jobs of their own, the drain of a rack around noon, and a change of
-  quota in the afternoon.
+- Fixed: two reservations with jobs of their own, the drain of a rack around noon, and a part of
+  one team's quota that is another's in the afternoon.
 """
 
 from __future__ import annotations
@@ -151,22 +151,22 @@ def quotas() -> list[SetQuota]:
     return [SetQuota(account=ROOT), *(_quota(team) for team in TEAMS)]
 
 
-def day(seed: int, origin_ms: int, jobs: int = 4000, number: int = 0) -> Scenario:
-    """The scenario of day `number`, which begins at `origin_ms`; names of days differ."""
-    random = Random(f"{seed}/{number}")
+def day(seed: int, origin_ms: int, jobs: int = 4000, name: str = "d0") -> Scenario:
+    """The scenario of a day that begins at `origin_ms`; its jobs are named after it."""
+    random = Random(f"{seed}/{name}")
     arrivals: list[Arrival] = []
     work: dict[str, Work] = {}
     shapes: dict[str, Body] = {}
     for i, at_ms in enumerate(_moments(random, jobs)):
-        name = f"d{number}-{i:05}"
-        made, needs = _job(random, shapes, name, at_ms)
+        job = f"{name}-{i:05}"
+        made, needs = _job(random, shapes, job, at_ms)
         arrivals.append(made)
-        work[name] = needs
+        work[job] = needs
         if random.random() < 0.02:
             cancel_ms = at_ms + random.randrange(HOUR_MS)
-            arrivals.append(arrival(cancel_ms, CancelJob(job=name, reason="no longer needed")))
-    arrivals += _reservations(number, origin_ms, work)
-    arrivals += _operations(number)
+            arrivals.append(arrival(cancel_ms, CancelJob(job=job, reason="no longer needed")))
+    arrivals += _reservations(name, origin_ms, work)
+    arrivals += _operations()
     arrivals = [a for a in in_order(arrivals) if a.at_ms < DAY_MS]
     return Scenario(nodes(), quotas(), arrivals, work, _outages(random))
 
@@ -207,11 +207,11 @@ def _job(random: Random, shapes: dict[str, Body], name: str, at_ms: int) -> tupl
     return submission(at_ms, shapes[key], name, said_s), Work(1000 * run_s, int(fails))
 
 
-def _reservations(number: int, origin_ms: int, work: dict[str, Work]) -> list[Arrival]:
+def _reservations(day: str, origin_ms: int, work: dict[str, Work]) -> list[Arrival]:
     """The windows are asked for an hour after midnight; their jobs come as they begin."""
     arrivals: list[Arrival] = []
     for window in WINDOWS:
-        name = f"d{number}-{window.purpose}"
+        name = f"{day}-{window.purpose}"
         queue = f"{window.team}-urgent"
         asked = RequestReservation(
             reservation=name,
@@ -240,16 +240,15 @@ def _reservations(number: int, origin_ms: int, work: dict[str, Work]) -> list[Ar
     return arrivals
 
 
-def _operations(number: int) -> list[Arrival]:
-    """A rack is emptied over noon, and quota moves from one team to another in the afternoon."""
+def _operations() -> list[Arrival]:
+    """A rack is emptied over noon; some quota belongs to another team in the afternoon."""
     drained = [f"north-{i:02}" for i in range(2 * RACK_NODES, 3 * RACK_NODES)]
-    shift = {"h100": 24 if number % 2 == 0 else 0}
-    back = {t: -n for t, n in shift.items()}
     return [
         *(arrival(12 * HOUR_MS, DrainNode(node=n, reason="maintenance")) for n in drained),
         *(arrival(14 * HOUR_MS, CordonNode(node=n, cordoned=False)) for n in drained),
-        arrival(16 * HOUR_MS, _quota(TEAMS[0], back)),
-        arrival(16 * HOUR_MS, _quota(TEAMS[1], shift)),
+        arrival(15 * HOUR_MS, _quota(TEAMS[0], {"h100": -24})),
+        arrival(15 * HOUR_MS, _quota(TEAMS[1], {"h100": 24})),
+        *(arrival(19 * HOUR_MS, _quota(team)) for team in TEAMS[:2]),
     ]
 
 

@@ -1,0 +1,151 @@
+"""`aquifer audit`: prove a ledger, look at a round, and take the ledger away as a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from aquifer.output import USAGE, JsonFlag, emit, fail, progress
+
+if TYPE_CHECKING:
+    from streams.replay import Verdict
+
+EVERY: Final = 256
+"""Records between two steps of the bar."""
+
+app = typer.Typer(help="Prove a ledger, look into it, export it.", no_args_is_help=True)
+
+LedgerPath = Annotated[
+    Path | None,
+    typer.Argument(help="Folder, its cell.sqlite, or an exported file; by default the cell's own."),
+]
+Keys = Annotated[Path | None, typer.Option(help="JSON list of the public keys to believe.")]
+
+
+@app.command()
+def verify(ledger: LedgerPath = None, keys: Keys = None, as_json: JsonFlag = False) -> None:
+    """Check chain and signatures, and decide every round again: the bytes must be the same."""
+    answer = prove(ledger, keys)
+    emit(answer, as_json)
+    if answer["broken"] is not None:
+        fail(f"round {answer['broken']['round']}: {answer['broken']['rule']}")
+
+
+def prove(ledger: Path | None, keys: Path | None = None) -> dict[str, Any]:
+    """The verdict on a ledger; `broken` names rule and round of the first break, or is None."""
+    return asyncio.run(_guarded(_prove(ledger, keys)))
+
+
+async def _guarded(work: Any) -> Any:
+    from aquifer.ledgers import NoLedger
+
+    try:
+        return await work
+    except (NoLedger, OSError) as error:
+        fail(str(error), USAGE)
+
+
+async def _prove(ledger: Path | None, keys: Path | None) -> dict[str, Any]:
+    from aquifer import ledgers, settings
+    from streams import replay
+
+    async with ledgers.opened(settings.load(), ledger, keys) as source:
+        steps = (
+            replay.verify(
+                source.log, source.verifier, cell_name=source.cell, expected=source.expected
+            )
+            if source.file is None
+            else replay.verify_file(source.file, source.verifier, cell_name=source.cell)
+        )
+        verdict = replay.Verdict(source.cell)
+        with progress("proving the ledger") as tell:
+            async for verdict in steps:
+                if verdict.records % EVERY == 0:
+                    tell(verdict.records, max(verdict.records, source.size))
+    return _answer(verdict)
+
+
+def _answer(verdict: Verdict) -> dict[str, Any]:
+    broken = verdict.broken
+    return {
+        "cell": verdict.cell,
+        "rounds": verdict.rounds,
+        "facts": verdict.facts,
+        "commands": verdict.commands,
+        "records": verdict.records,
+        "strays": verdict.strays,
+        "decided_again": verdict.rounds - verdict.folded,
+        "head": verdict.head.hash,
+        "intact": verdict.intact,
+        "broken": None
+        if broken is None
+        else {"round": broken.round, "rule": broken.rule, "detail": broken.detail},
+    }
+
+
+@app.command()
+def show(
+    number: Annotated[int, typer.Argument(metavar="ROUND", min=1, help="Which round.")],
+    ledger: LedgerPath = None,
+    keys: Keys = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print one believed round: its header, commands, refusals and facts."""
+    record = asyncio.run(_guarded(_show(number, ledger, keys)))
+    if record is None:
+        fail(f"the ledger's chain does not reach round {number}")
+    if as_json:
+        emit(record, True)
+        return
+    body = record["body"]
+    emit({name: body[name] for name in ("cell", "header", "inputs", "state", "prev")}, False)
+    for kind in ("commands", "refusals", "facts"):
+        print(f"\n{kind}:")
+        for entry in body[kind]:
+            emit(json.dumps(entry, ensure_ascii=False), False)
+
+
+async def _show(number: int, ledger: Path | None, keys: Path | None) -> dict[str, Any] | None:
+    from aquifer import ledgers, settings
+    from streams.reader import LedgerReader
+
+    async with ledgers.opened(settings.load(), ledger, keys) as source:
+        reader = LedgerReader(source.log, source.cell, source.verifier)
+        async for believed in reader.read():
+            if believed.head.round == number:
+                found: dict[str, Any] = json.loads(believed.record)
+                return found
+    return None
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="Where to; its public keys go to FILE.keys.json.")],
+    ledger: LedgerPath = None,
+    keys: Keys = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the believed records to a file, which `audit verify` proves on its own."""
+    if file.exists():
+        fail(f"{file} exists", USAGE)
+    emit(asyncio.run(_guarded(_export(file, ledger, keys))), as_json)
+
+
+async def _export(file: Path, ledger: Path | None, keys: Path | None) -> dict[str, Any]:
+    from aquifer import ledgers, settings
+    from streams.export import export as write
+    from streams.reader import LedgerReader
+
+    async with ledgers.opened(settings.load(), ledger, keys) as source:
+        reader = LedgerReader(source.log, source.cell, source.verifier)
+        with progress("exporting") as tell:
+            async for number in write(reader, file):
+                if number % EVERY == 0:
+                    tell(number, max(number, source.size))
+        ring = ledgers.keys_beside(file)
+        source.verifier.save(ring)
+    return {"file": str(file), "keys": str(ring), "rounds": reader.head.round}

@@ -1,0 +1,96 @@
+"""The embedded profile: one cell in one process, with SQLite behind every port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aquifer.folder import Folder
+from domain.cell import Cell
+from domain.commands import Command
+from domain.ledger import Round
+from domain.ports import Clock
+from streams import quarantine
+from streams.decider import Decider
+from streams.dispatch import Instruction, instructions, outstanding
+from streams.envelope import structured
+from streams.fleet import Fleet, live
+from streams.identity import Identity
+from streams.remembered import RememberedHead
+from streams.snapshots import FileSnapshots
+from streams.sqlite import Database, SqliteCommandSink, SqliteDeadLetters, SqliteInbox, SqliteLog
+
+FLEET: Final = "fleet"
+"""Source of what the fleet reports."""
+
+
+class Embedded:
+    """The ports of one cell on its folder's files. Made in the event loop that uses it."""
+
+    def __init__(self, name: str, folder: Folder, clock: Clock, identity: Identity) -> None:
+        self.name = name
+        self.folder = folder
+        self.clock = clock
+        self.database = Database(folder.ledger)
+        self.log = SqliteLog(self.database)
+        self.sink = SqliteCommandSink(self.database)
+        self.dead_letters = SqliteDeadLetters(self.database)
+        self.inbox = SqliteInbox(self.database, identity, self.dead_letters, clock)
+        self.snapshots = FileSnapshots(folder.snapshots)
+        self.signer = folder.signer()
+        self.verifier = folder.verifier()
+        self.told: asyncio.Queue[Sequence[Instruction]] = asyncio.Queue()
+
+    def decider(self) -> Decider:
+        """The cell's decider, of whose rounds the fleet hears once they are believed."""
+
+        async def believed(round: Round, cell: Cell) -> None:
+            told = instructions(cell, round)
+            if told:
+                self.told.put_nowait(told)
+
+        async def recovered(cell: Cell) -> None:
+            self.told.put_nowait(outstanding(cell))
+
+        return Decider(
+            self.name,
+            self.log,
+            self.inbox,
+            self.signer,
+            self.verifier,
+            self.clock,
+            snapshots=self.snapshots,
+            remembered=RememberedHead(self.folder.head),
+            quarantined=quarantine.load(self.folder.quarantine),
+            on_believed=believed,
+            on_recovered=recovered,
+        )
+
+    async def send(self, command: Command, source: str, id_: str) -> None:
+        await self.sink.send(
+            structured(command, source=source, id=id_, time_ms=self.clock.now_ms())
+        )
+
+    async def run_fleet(self, fleet: Fleet, session: str) -> None:
+        """The agents, until cancelled; `session` makes the ids of their reports new."""
+        number = 0
+
+        async def send(command: Command) -> None:
+            nonlocal number
+            number += 1
+            await self.send(command, FLEET, f"{session}-{number}")
+
+        await live(fleet, self.told, send, self.clock)
+
+
+@asynccontextmanager
+async def opened(
+    name: str, folder: Folder, clock: Clock, identity: Identity
+) -> AsyncIterator[Embedded]:
+    ports = Embedded(name, folder, clock, identity)
+    try:
+        yield ports
+    finally:
+        ports.database.close()

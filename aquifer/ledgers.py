@@ -1,0 +1,121 @@
+"""Where a ledger is read from: a folder or file of the embedded profile, an export, or Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from aquifer.folder import LEDGER, Folder, NoFolder, existing
+from domain.ledger import BrokenRecord, Head, unseal
+from streams.export import FileLog
+from streams.keys import KeyRing
+from streams.reader import Readable
+from streams.remembered import RememberedHead
+
+if TYPE_CHECKING:
+    from aquifer.settings import Settings
+
+
+class NoLedger(Exception):
+    """There is no ledger to read, or no keys to check it with."""
+
+
+class Source(Struct, frozen=True):
+    """A ledger, and what is known of it from elsewhere."""
+
+    log: Readable
+    cell: str
+    verifier: KeyRing
+    expected: Head | None
+    """A head that it must hold."""
+    size: int
+    """Records in it, about."""
+    file: FileLog | None = None
+    """Set if it is an exported file, which has to be whole."""
+
+
+@asynccontextmanager
+async def opened(settings: Settings, path: Path | None, keys: Path | None) -> AsyncIterator[Source]:
+    """The ledger at `path`; without one that of the profile. Raises NoLedger, OSError."""
+    if path is None and settings.kafka is not None:
+        from streams.kafka import KafkaLog
+
+        own = Folder(settings.state_dir)
+        async with KafkaLog(settings.kafka, settings.cell) as topic:
+            ring, end = _ring(settings, own, keys), await topic.end()
+            yield Source(topic, settings.cell, ring, _head(own), end)
+        return
+    folder = _folder(settings, path)
+    if folder is None:
+        assert path is not None, "without a path there is a folder or an exception"
+        file = FileLog(path)
+        ring = _load_ring(keys or settings.keys or keys_beside(path))
+        end = file.end()
+        size = end.round if end is not None else 0
+        yield Source(file, await _cell_of(file), ring, end, size, file)
+        return
+    from streams.sqlite import Database, SqliteLog
+
+    database = Database(folder.ledger)
+    try:
+        log = SqliteLog(database)
+        ring, records = _ring(settings, folder, keys), await log.end()
+        yield Source(log, await _cell_of(log), ring, _head(folder), records)
+    finally:
+        database.close()
+
+
+def _folder(settings: Settings, path: Path | None) -> Folder | None:
+    """The folder meant; None if the path is that of an exported file."""
+    if path is None:
+        try:
+            return existing(settings.state_dir)
+        except NoFolder as error:
+            raise NoLedger(str(error)) from error
+    if path.name == LEDGER:
+        path = path.parent
+    if (path / LEDGER).exists():
+        return Folder(path)
+    if path.is_dir():
+        raise NoLedger(f"{path} holds no {LEDGER}")
+    if not path.exists():
+        raise NoLedger(f"{path} does not exist")
+    return None
+
+
+def keys_beside(file: Path) -> Path:
+    """Where the public keys of an exported file are."""
+    return file.with_name(f"{file.name}.keys.json")
+
+
+def _ring(settings: Settings, folder: Folder, keys: Path | None) -> KeyRing:
+    return _load_ring(keys or settings.keys or folder.ring)
+
+
+def _load_ring(path: Path) -> KeyRing:
+    try:
+        return KeyRing.load(path)
+    except (OSError, ValueError) as error:
+        raise NoLedger(f"no public keys to check the ledger with (--keys): {error}") from error
+
+
+def _head(folder: Folder) -> Head | None:
+    try:
+        return RememberedHead(folder.head).read()
+    except (ValueError, msgspec.DecodeError) as error:
+        raise NoLedger(f"{folder.head} is damaged: {error}") from error
+
+
+async def _cell_of(log: Readable) -> str:
+    """The cell that the first readable record names; whose signature it has is checked later."""
+    async for _, record in log.read(0):
+        try:
+            return unseal(record, None)[0].cell
+        except BrokenRecord:
+            continue
+    return ""

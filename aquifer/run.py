@@ -1,0 +1,88 @@
+"""`aquifer run`: a generated day in a second cell's time, its proof, and then the live cell.
+
+The day runs on the virtual clock into a fresh folder. Then the ledger is proven, and unless --once
+was said the same cell lives on: decider, fleet, projector and read API in this one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aquifer.folder import Folder, bulk_ledger, fresh
+from aquifer.output import USAGE, JsonFlag, emit, fail, note
+
+if TYPE_CHECKING:
+    from aquifer.live import Origin
+
+HOUR_MS = 3_600_000
+
+
+def run(
+    once: Annotated[
+        bool, typer.Option("--once", help="End after the proof; print the ledger's path.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the generated day.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Jobs of a day.")] = 4000,
+    port: Annotated[int | None, typer.Option(help="Of the read API; 0: any.")] = None,
+    speed: Annotated[
+        int, typer.Option(min=1, max=3600, help="The live cell's seconds in one of ours.")
+    ] = 60,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the state is or goes; by default a fresh one.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Watch a cell schedule a day of work, prove its ledger, and keep it running."""
+    from aquifer.settings import load
+
+    settings = load()
+    place = Folder(folder) if folder is not None else fresh(settings.state_dir / "runs")
+    known = place.ledger.exists()
+    if known and once:
+        fail(f"{place.ledger} exists: --once makes a new one", USAGE)
+    origin = None if known else _day(settings.cell, place, seed, jobs, as_json)
+    if once:
+        return
+    from aquifer.live import Life, live
+
+    listen = settings.port if port is None else port
+    with suppress(KeyboardInterrupt):
+        asyncio.run(live(settings, place, origin, Life(seed, jobs, speed), listen))
+
+
+def _day(cell: str, place: Folder, seed: int, jobs: int, as_json: bool) -> Origin:
+    """Simulate and prove a day; what a live cell takes over from it."""
+    from aquifer.audit import prove
+    from aquifer.live import Origin
+    from aquifer.simulate import keep, watch
+    from streams import workload
+    from streams.simulate import Simulation
+
+    now_ms = time.time_ns() // 1_000_000
+    origin_ms = now_ms - now_ms % HOUR_MS - workload.DAY_MS
+    scenario = workload.day(seed, origin_ms, jobs)
+    place.root.mkdir(parents=True, exist_ok=True)
+    with bulk_ledger(place) as append:
+        simulation = Simulation(cell, scenario, place.signer(), append, origin_ms=origin_ms)
+        watch(simulation, "a day of work", origin_ms + workload.DAY_MS)
+    keep(place, simulation)
+    report = simulation.measure.report(simulation.last_submission_ms)
+    report["proof"] = prove(place.root)
+    report["cpu_s"] = round(time.process_time(), 2)
+    report["ledger"] = str(place.ledger)
+    _tell(report, as_json)
+    return Origin(simulation.fleet, scenario.work)
+
+
+def _tell(report: dict[str, Any], as_json: bool) -> None:
+    emit(report, as_json)
+    if report["proof"]["broken"] is not None:
+        fail(f"the ledger does not hold: {report['proof']['broken']}")
+    if not as_json:
+        note("every round was decided again, with the same bytes")
