@@ -1,0 +1,110 @@
+"""Reading a ledger: what is believed, from where, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.cell import Cell
+from domain.ledger import Head, Header, seal
+from streams import rounds
+from streams.keys import FileSigner
+from streams.reader import LedgerReader, catch_up, restore
+from tests.streams.cells import NAME, START_MS, Site, drain, submit, world
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.database.close()
+
+
+async def _some_rounds(site: Site, amount: int, **settings: Any) -> Cell:
+    decider = site.decider(**settings)
+    await decider.recover()
+    await site.send(*world())
+    for _ in range(amount):
+        await site.send(submit(f"j{site.sent}"))
+        await drain(decider)
+    return decider.cell
+
+
+def test_only_what_extends_the_chain_is_believed(site: Site, tmp_path: Path) -> None:
+    async def go() -> None:
+        cell = await _some_rounds(site, 3)
+        records = [record async for _, record in site.log.read(0)]
+        first = records[0]
+        header = Header(4, START_MS, 1, 1)
+        stranger = rounds.propose(Cell.restore(cell.snapshot()), header, [], site.signer).record
+        thief = FileSigner(tmp_path / "thief.pem")
+        forged = rounds.propose(Cell.restore(cell.snapshot()), header, [], thief).record
+        other = Cell("other")
+        foreign = rounds.propose(other, Header(1, START_MS, 1, 1), [], site.signer).record
+        for record in (b"", first, forged, foreign, stranger, stranger):
+            await site.log.append(record)
+        reader = LedgerReader(site.log, NAME, site.ring)
+        found = [b.position async for b in reader.read()]
+        assert found == [0, 1, 2, 7]
+        assert reader.passed_over == 5
+        assert (reader.head.round, reader.head_position, reader.position) == (4, 7, 9)
+
+    asyncio.run(go())
+
+
+def test_a_reader_follows_what_comes(site: Site) -> None:
+    async def go() -> None:
+        seen: list[int] = []
+        done = asyncio.Event()
+
+        async def follow() -> None:
+            async for believed in LedgerReader(site.log, NAME, site.ring).follow(0.001):
+                seen.append(believed.head.round)
+                if len(seen) == 5:
+                    done.set()
+
+        follower = asyncio.create_task(follow())
+        await _some_rounds(site, 5)
+        await asyncio.wait_for(done.wait(), 30)
+        follower.cancel()
+        assert seen == [1, 2, 3, 4, 5]
+
+    asyncio.run(go())
+
+
+def test_restored_from_a_snapshot_the_fold_goes_on(site: Site) -> None:
+    async def go() -> None:
+        cell = await _some_rounds(site, 6, snapshot_facts=1)
+        kept = site.snapshots.latest(5)
+        assert kept is not None
+        (site.path / "snapshots" / f"{6:012}-{5:012}.snapshot").unlink()
+        restored, reader = await restore(NAME, site.log, site.ring, site.snapshots)
+        assert restored.head.round == kept[0] == 5
+        assert [b.head.round async for b in catch_up(restored, reader)] == [6]
+        assert restored.digest() == cell.digest()
+        assert restored.inputs == cell.inputs
+
+    asyncio.run(go())
+
+
+def test_a_snapshot_of_another_ledger_does_not_count(site: Site) -> None:
+    async def go() -> None:
+        cell = await _some_rounds(site, 2)
+        lie = Cell.restore(cell.snapshot())
+        lie.believe(Head(2, "00" * 32), {})
+        site.snapshots.save(2, 1, lie.snapshot())
+        other = Cell("other")
+        _, head = seal(
+            rounds.propose(other, Header(1, 0, 1, 1), [], site.signer).round, site.signer
+        )
+        other.believe(head, {})
+        site.snapshots.save(3, 1, other.snapshot())
+        restored, reader = await restore(NAME, site.log, site.ring, site.snapshots)
+        assert restored.head == Head()
+        assert reader.position == 0
+
+    asyncio.run(go())
