@@ -42,30 +42,34 @@ class Source(Struct, frozen=True):
 @asynccontextmanager
 async def opened(settings: Settings, path: Path | None, keys: Path | None) -> AsyncIterator[Source]:
     """The ledger at `path`; without one that of the profile. Raises NoLedger, OSError."""
+    keys = keys or settings.keys
     if path is None and settings.kafka is not None:
         from streams.kafka import KafkaLog
 
-        own = Folder(settings.state_dir)
-        async with KafkaLog(settings.kafka, settings.cell) as topic:
-            ring, end = _ring(settings, own, keys), await topic.end()
-            yield Source(topic, settings.cell, ring, _head(own), end)
-        return
-    folder = _folder(settings, path)
-    if folder is None:
+        folder = Folder(settings.state_dir)
+        async with KafkaLog(settings.kafka, settings.cell) as log:
+            ring, head = _ring(keys or folder.ring), _head(folder)
+            yield Source(log, settings.cell, ring, head, await log.end())
+    elif (folder_or_none := _folder(settings, path)) is not None:
+        async with _embedded(folder_or_none, keys) as source:
+            yield source
+    else:
         assert path is not None, "without a path there is a folder or an exception"
         file = FileLog(path)
-        ring = _load_ring(keys or settings.keys or keys_beside(path))
         end = file.end()
-        size = end.round if end is not None else 0
-        yield Source(file, await _cell_of(file), ring, end, size, file)
-        return
+        ring = _ring(keys or keys_beside(path))
+        yield Source(file, await _cell_of(file), ring, end, end.round if end else 0, file)
+
+
+@asynccontextmanager
+async def _embedded(folder: Folder, keys: Path | None) -> AsyncIterator[Source]:
     from streams.sqlite import Database, SqliteLog
 
+    ring, head = _ring(keys or folder.ring), _head(folder)
     database = Database(folder.ledger)
     try:
         log = SqliteLog(database)
-        ring, records = _ring(settings, folder, keys), await log.end()
-        yield Source(log, await _cell_of(log), ring, _head(folder), records)
+        yield Source(log, await _cell_of(log), ring, head, await log.end())
     finally:
         database.close()
 
@@ -93,11 +97,7 @@ def keys_beside(file: Path) -> Path:
     return file.with_name(f"{file.name}.keys.json")
 
 
-def _ring(settings: Settings, folder: Folder, keys: Path | None) -> KeyRing:
-    return _load_ring(keys or settings.keys or folder.ring)
-
-
-def _load_ring(path: Path) -> KeyRing:
+def _ring(path: Path) -> KeyRing:
     try:
         return KeyRing.load(path)
     except (OSError, ValueError) as error:
