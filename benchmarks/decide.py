@@ -16,7 +16,7 @@ from domain.cell import Cell
 from domain.commands import FabricPath, RegisterNode
 from domain.decide import decide
 from domain.facts import AttemptStarted
-from domain.ledger import ENGINE, Accepted, Header, canonical, seal
+from domain.ledger import ENGINE, Accepted, Head, Header, Round, Signer, canonical, seal
 
 SIZES = ((1, 1, 50), (1, 2, 20), (1, 4, 12), (1, 8, 12), (2, 8, 3), (4, 8, 2), (16, 8, 1))
 """(replicas, slots, weight) of the jobs: mostly small ones, some gangs up to 128 slots."""
@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, nodes: int, shapes: int, seed: int) -> None:
         self.cell = Cell("bench")
         self.random = random.Random(seed)
-        self.signer = Ed25519()
+        self.signer: Signer = Ed25519()
         self.offset = 0
         self.now_ms = 1_000_000
         self.bytes = 0
@@ -72,23 +72,22 @@ class Bench:
         given = list(commands)
         self.now_ms += 100
         header = Header(self.cell.head.round + 1, self.now_ms, work, ENGINE)
-        before = time.process_time()
-        round_ = decide(self.cell, header, given)
-        record, head = seal(round_, self.signer)
+        before, running = time.process_time(), len(self.running)
+        round_, record, head = self.decided(header, given)
         self.cell.believe(head, round_.inputs)
         spent = time.process_time() - before
         self.bytes += len(record)
+        return len(self.running) - running, spent
+
+    def decided(self, header: Header, given: list[Accepted]) -> tuple[Round, bytes, Head]:
+        """One round and its record; the attempts that it started are remembered."""
+        round_ = decide(self.cell, header, given)
         started = [f for f in round_.facts if isinstance(f, AttemptStarted)]
         self.running.extend((f.job, f.attempt) for f in started)
-        return len(started), spent
+        return round_, *seal(round_, self.signer)
 
     def set_up(self, pending: int) -> dict[str, Any]:
-        quota = [{"accelerator": "h100", "nominal": self.nodes * 8 // QUEUES}]
-        setup = [self.accept("SetQuota", {"account": "org"})]
-        for n in range(QUEUES):
-            body = {"account": f"a{n}", "parent": "org", "quotas": quota}
-            setup.append(self.accept("SetQuota", {**body, "queues": [{"queue": f"q{n}"}]}))
-        self.round(setup)
+        self.round(self.first_commands())
         memory = _rss()
         spent = 0.0
         for _ in range(0, pending, 2000):
@@ -98,6 +97,26 @@ class Bench:
             "admissions_per_cpu_s": int(pending / spent),
             "bytes_per_pending_job": used // max(1, pending),
         }
+
+    def first_commands(self) -> list[Accepted]:
+        """The accounts, with equal quota."""
+        quota = [{"accelerator": "h100", "nominal": self.nodes * 8 // QUEUES}]
+        setup = [self.accept("SetQuota", {"account": "org"})]
+        for n in range(QUEUES):
+            body = {"account": f"a{n}", "parent": "org", "quotas": quota}
+            setup.append(self.accept("SetQuota", {**body, "queues": [{"queue": f"q{n}"}]}))
+        return setup
+
+    def finish(self, ends: int) -> list[Accepted]:
+        """Reports of the end of some attempts, chosen by chance."""
+        commands = []
+        for _ in range(min(ends, len(self.running))):
+            at = self.random.randrange(len(self.running))
+            self.running[at], self.running[-1] = self.running[-1], self.running[at]
+            job, attempt = self.running.pop()
+            body = {"job": job, "attempt": attempt, "state": "finished"}
+            commands.append(self.accept("ReportAttempt", body))
+        return commands
 
     def add_nodes(self) -> None:
         for first in range(0, self.nodes, 500):
@@ -123,14 +142,7 @@ class Bench:
         """Each round `ends` attempts finish, as many jobs arrive, and what fits starts."""
         total, times = 0, []
         for _ in range(rounds):
-            commands = []
-            for _ in range(min(ends, len(self.running))):
-                at = self.random.randrange(len(self.running))
-                self.running[at], self.running[-1] = self.running[-1], self.running[at]
-                job, attempt = self.running.pop()
-                body = {"job": job, "attempt": attempt, "state": "finished"}
-                commands.append(self.accept("ReportAttempt", body))
-            commands.extend(self.submit() for _ in range(ends))
+            commands = [*self.finish(ends), *(self.submit() for _ in range(ends))]
             decisions, spent = self.round(commands)
             total += decisions
             times.append(spent)
