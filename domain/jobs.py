@@ -275,8 +275,16 @@ def report_checkpoint(turn: Turn, command: ReportCheckpoint, at: int) -> None:
 
 
 def expire_stops(turn: Turn) -> None:
-    """Attempts that did not stop in their grace period count as ended; overrunning ones stop."""
-    for run in turn.cell.timers.due_runs(turn.header.now_ms):
+    """Attempts that did not stop in their grace period count as ended; overrunning ones stop.
+
+    What is beyond the round's work stays due.
+    """
+    timers = turn.cell.timers
+    for run in timers.due_runs(turn.header.now_ms):
+        if turn.work <= 0:
+            timers.run(run)
+            continue
+        turn.work -= 1
         if run.stop_by_ms:
             turn.end(run, run.stop_reason)
         else:

@@ -212,7 +212,13 @@ def lose(turn: Turn, node: Node, reason: str) -> None:
 
 
 def expire_leases(turn: Turn) -> None:
-    for node in turn.cell.timers.silent_nodes(turn.header.now_ms):
+    """A whole cluster may fall silent at once: what is beyond the round's work stays due."""
+    timers = turn.cell.timers
+    for node in timers.silent_nodes(turn.header.now_ms):
+        if turn.work <= 0:
+            timers.lease(node)
+            continue
+        turn.work -= 1 + len(node.runs)
         lose(turn, node, "lease_expired")
 
 

@@ -43,6 +43,10 @@ class Timers:
             due = run.started_ms + max_s * 1000
             heappush(self._runs, (due, run.job.number, run.attempt, run))
 
+    def run(self, run: Run) -> None:
+        """Whichever of the two the attempt waits for now."""
+        (self.stop_by if run.stop_by_ms else self.overrun)(run)
+
     def back_off(self, job: Job) -> None:
         heappush(self._backoffs, (job.not_before_ms, job.number, job))
 

@@ -30,16 +30,17 @@ class Settings(Struct, frozen=True):
     """Bounds of a round and of the service."""
 
     max_commands: int = 1000
-    max_bytes: int = 400_000
+    max_bytes: int = 250_000
     """Of the commands in a round."""
     max_record: int = 900_000
     """Bytes of a record that the log takes."""
-    work: int = 2000
-    """A placement may cost some 400 bytes of record, so work is a bound of its size too."""
+    work: int = 1000
+    """A placement costs some 250 bytes of record, so work is a bound of its size too."""
     max_wait_ms: int = 500
     """An idle decider looks at its clock at least this often."""
     snapshot_facts: int = 100_000
-    """A snapshot is saved after so many facts; a restart reads about as many."""
+    """A snapshot is saved after so many facts, or as many as there are jobs: a restart reads them
+    again, and saving takes a time that grows with the jobs."""
     by_command_time: bool = False
     """Replay a complete input: the time is the commands' own, and a round takes all of one time."""
 
@@ -231,8 +232,10 @@ class Decider:
             await asyncio.to_thread(self._remembered.write, head)
 
     def _save_if_due(self) -> None:
-        if self._snapshots is not None and self._facts >= self.settings.snapshot_facts:
-            cell = self.cell
+        if self._snapshots is None:
+            return
+        cell = self.cell
+        if self._facts >= max(self.settings.snapshot_facts, len(cell.jobs)):
             self._snapshots.save(cell.head.round, self._reader.head_position, cell.snapshot())
             self._facts = 0
 

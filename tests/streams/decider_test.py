@@ -12,7 +12,7 @@ import pytest
 
 import domain.decide
 from domain.cell import Cell
-from domain.commands import CordonNode
+from domain.commands import CordonNode, Runtime
 from domain.facts import AttemptStarted, JobAdmitted, NodeLost
 from domain.ledger import Accepted, Header, Round, canonical
 from domain.ports import Inbox, Log
@@ -473,5 +473,27 @@ def test_run_recovers_and_ends_when_stopped(site: Site) -> None:
         await asyncio.wait_for(decider.run(), 30)
         assert admitted(site.told) == ["j"]
         assert decider.name == NAME
+
+    asyncio.run(go())
+
+
+def test_a_cluster_that_falls_silent_is_lost_in_bounded_rounds(site: Site) -> None:
+    async def go() -> None:
+        decider = await started(site, work=10)
+        await site.send(*world(nodes=40, lease_s=10))
+        await site.send(*[submit(f"j{n}", 4, runtime=Runtime(max_s=5)) for n in range(80)])
+        await drain(decider)
+        assert sum(1 for job in decider.cell.jobs.values() if job.run) == 80
+        site.clock.ms += 5_000  # all overrun at once
+        stopped = await drain(decider)
+        assert [len(r.facts) for r in stopped] == [10] * 8
+        decider = await started(site, work=10)
+        site.clock.ms += 5_001
+        lost = await drain(decider)
+        nodes = [f.node for r in lost for f in r.facts if isinstance(f, NodeLost)]
+        assert sorted(nodes) == sorted(decider.cell.nodes)
+        assert max(len(r.facts) for r in lost) < 40
+        assert len(lost) >= 10
+        assert (await started(site)).cell.digest() == decider.cell.digest()
 
     asyncio.run(go())
