@@ -11,6 +11,7 @@ lose nor double anything owns its consumer and producer (docs/adr/0002-intake.md
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -90,10 +91,20 @@ class RoleService(mode.Service):  # type: ignore[misc]
         raise RuntimeError(f"the role {self._role} came to an end")
 
 
+class WorkerApp(faust.App):  # type: ignore[misc]
+    """An app without agents leaves Faust's own consumer alone: it makes a loop for its thread."""
+
+    async def on_start(self) -> None:
+        if self.boot_strategy.enable_kafka:
+            await super().on_start()
+        else:
+            self.finalize()
+
+
 def build_app(worker: Worker) -> faust.App:
     """The Faust app of a worker; nothing has been started."""
     projecting = "projector" in worker.roles
-    app = faust.App(
+    app = WorkerApp(
         f"aquifer.projector.{worker.cell}",
         broker=[f"kafka://{host}" for host in worker.bootstrap.split(",")],
         datadir=worker.folder / "faust",
@@ -178,7 +189,8 @@ async def run_worker(worker: Worker) -> None:
     app = build_app(worker)
     try:
         await app.start()
-        await app.wait_until_stopped()
+        while not app.should_stop:
+            await asyncio.sleep(0.1)
         if app.crash_reason is not None:
             raise app.crash_reason
     finally:
@@ -189,8 +201,8 @@ async def _check(worker: Worker) -> None:
     """Topics as they must be, and the same ones as at the worker's last start."""
     remembered = worker.folder / f"topics.{worker.cell}.json"
     known = json.loads(remembered.read_text()) if remembered.exists() else {}
-    findings, ids = await check_topics(worker.bootstrap, worker.cell, known)
-    if findings:
-        raise WrongTopics(findings)
+    faults, ids = await check_topics(worker.bootstrap, worker.cell, known)
+    if faults:
+        raise WrongTopics(faults)
     remembered.parent.mkdir(parents=True, exist_ok=True)
     remembered.write_text(json.dumps(ids, indent=1, sort_keys=True))

@@ -7,6 +7,7 @@ owner stops and starts again from what the topics hold.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -120,22 +121,28 @@ class KafkaInbox(Connected):
         self._partition = TopicPartition(topic("accepted", cell), 0)
         self._consumer = make_consumer(bootstrap)
         self._next: int | None = None
+        """Where the consumer stands; None before its first use."""
+        self._taken: list[Accepted] = []
+        """What it handed out last: a round may be too small for it, and asks again."""
         super().__init__(self._consumer)
 
     async def take(self, after: Mapping[str, int], limit: int, wait_ms: int) -> Sequence[Accepted]:
         """Raises OffsetOutOfRangeError if the topic does not reach as far as `after` says."""
         position = after.get(str(self._partition.partition), 0)
+        first = bisect_left(self._taken, position, key=lambda c: c.offset)
+        if first < len(self._taken) and self._taken[0].offset <= position:
+            return self._taken[first : first + limit]
         if self._next is None:
             self._consumer.assign([self._partition])
         if position != self._next:
             self._consumer.seek(self._partition, position)
         taken = await self._consumer.getmany(timeout_ms=wait_ms, max_records=limit)
-        commands = [
+        self._taken = [
             decode_accepted(r.value, r.partition, r.offset, r.timestamp)
             for r in taken.get(self._partition, ())
         ]
-        self._next = commands[-1].offset + 1 if commands else position
-        return commands
+        self._next = self._taken[-1].offset + 1 if self._taken else position
+        return self._taken
 
 
 class KafkaAccepted(Connected):

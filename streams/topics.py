@@ -30,7 +30,7 @@ WEEK_MS: Final = 7 * 86_400_000
 _LEADERS_WITHIN_S: Final = 30
 
 
-class Finding(Struct, frozen=True):
+class TopicFault(Struct, frozen=True):
     """Something that a start must refuse."""
 
     topic: str
@@ -45,9 +45,9 @@ class Finding(Struct, frozen=True):
 class WrongTopics(Exception):
     """The topics of the cell are not fit to hold its truth."""
 
-    def __init__(self, findings: list[Finding]) -> None:
-        super().__init__("; ".join(str(finding) for finding in findings))
-        self.findings = findings
+    def __init__(self, faults: list[TopicFault]) -> None:
+        super().__init__("; ".join(str(fault) for fault in faults))
+        self.faults = faults
 
 
 def topic(kind: str, cell: str) -> str:
@@ -112,7 +112,7 @@ async def _leaders(admin: AIOKafkaAdminClient, names: list[str]) -> None:
 
 async def check_topics(
     bootstrap: str, cell: str, known_ids: Mapping[str, str] | None = None
-) -> tuple[list[Finding], dict[str, str]]:
+) -> tuple[list[TopicFault], dict[str, str]]:
     """What is wrong with the cell's topics, and the id of each topic by its name.
 
     `known_ids` are the ids of an earlier check: a topic with another id was deleted and made
@@ -125,19 +125,19 @@ async def check_topics(
         described = {t["topic"]: t for t in await admin.describe_topics(names)}
         missing = [n for n in names if described[n]["error_code"]]
         if missing:
-            return [Finding(n, "topic", "missing", "create it") for n in missing], {}
+            return [TopicFault(n, "topic", "missing", "create it") for n in missing], {}
         configs = await _configs(admin, names)
         ids = await topic_ids(admin, names)
     finally:
         await admin.close()
-    findings: list[Finding] = []
+    faults: list[TopicFault] = []
     for kind, name in zip(KINDS, names, strict=True):
-        findings += _check(kind, name, described[name]["partitions"], configs[name])
+        faults += _check(kind, name, described[name]["partitions"], configs[name])
         known = (known_ids or {}).get(name, ids[name])
         if ids[name] != known:
             rule = f"it was {known}: the topic was made anew and its offsets began again"
-            findings.append(Finding(name, "topic id", ids[name], rule))
-    return findings, ids
+            faults.append(TopicFault(name, "topic id", ids[name], rule))
+    return faults, ids
 
 
 async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
@@ -153,7 +153,7 @@ async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, di
 
 def _check(
     kind: str, name: str, partitions: list[dict[str, Any]], config: dict[str, str]
-) -> list[Finding]:
+) -> list[TopicFault]:
     rules: list[tuple[str, bool, str]] = [
         ("cleanup.policy", config["cleanup.policy"] == "delete", "compaction loses records"),
         (
@@ -175,8 +175,8 @@ def _check(
         for setting in ("retention.ms", "retention.bytes"):
             kept = config[setting] == FOREVER
             rules.append((setting, kept, "the ledger is kept for ever: -1"))
-    findings = [Finding(name, s, config[s], rule) for s, holds, rule in rules if not holds]
+    faults = [TopicFault(name, s, config[s], rule) for s, holds, rule in rules if not holds]
     if kind in ("ledger", "accepted") and len(partitions) != 1:
         rule = "one partition: it has one order"
-        findings.append(Finding(name, "partitions", str(len(partitions)), rule))
-    return findings
+        faults.append(TopicFault(name, "partitions", str(len(partitions)), rule))
+    return faults

@@ -23,7 +23,7 @@ from streams.kafka import (
 )
 from streams.kafka_clients import Connected, make_producer, send_all
 from streams.kafka_dispatch import KafkaDispatch, instructions_from
-from streams.topics import KINDS, Finding, check_topics, create_topics, settings, topic
+from streams.topics import KINDS, TopicFault, check_topics, create_topics, settings, topic
 
 pytestmark = pytest.mark.servers
 
@@ -46,14 +46,14 @@ async def _remake(bootstrap: str, name: str, partitions: int, config: Mapping[st
 
 def _with_settings(
     kafka: LocalKafka, cell: str, kind: str, changed: Mapping[str, str], partitions: int = 1
-) -> list[Finding]:
+) -> list[TopicFault]:
     config = {**settings(kind, 1), **changed}
 
-    async def go() -> list[Finding]:
+    async def go() -> list[TopicFault]:
         await create_topics(kafka.bootstrap, cell)
         await _remake(kafka.bootstrap, topic(kind, cell), partitions, config)
-        findings, _ = await check_topics(kafka.bootstrap, cell)
-        return findings
+        faults, _ = await check_topics(kafka.bootstrap, cell)
+        return faults
 
     return asyncio.run(go())
 
@@ -62,20 +62,20 @@ def test_topics_as_they_are_created_are_accepted(kafka: LocalKafka, fresh_name: 
     async def go() -> None:
         for _ in range(2):  # creating them again changes nothing
             await create_topics(kafka.bootstrap, fresh_name)
-            findings, ids = await check_topics(kafka.bootstrap, fresh_name)
-            assert findings == []
+            faults, ids = await check_topics(kafka.bootstrap, fresh_name)
+            assert faults == []
             assert sorted(ids) == sorted(topic(kind, fresh_name) for kind in KINDS)
             assert len(set(ids.values())) == len(KINDS)
-        findings, again = await check_topics(kafka.bootstrap, fresh_name, ids)
-        assert (findings, again) == ([], ids)
+        faults, again = await check_topics(kafka.bootstrap, fresh_name, ids)
+        assert (faults, again) == ([], ids)
 
     asyncio.run(go())
 
 
 def test_missing_topics_are_named(kafka: LocalKafka, fresh_name: str) -> None:
-    findings, ids = asyncio.run(check_topics(kafka.bootstrap, fresh_name))
+    faults, ids = asyncio.run(check_topics(kafka.bootstrap, fresh_name))
     assert ids == {}
-    assert {f.topic for f in findings} == {topic(kind, fresh_name) for kind in KINDS}
+    assert {f.topic for f in faults} == {topic(kind, fresh_name) for kind in KINDS}
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_a_topic_that_was_made_anew_is_noticed(kafka: LocalKafka, fresh_name: st
         _, ids = await check_topics(kafka.bootstrap, fresh_name)
         name = topic("accepted", fresh_name)
         await _remake(kafka.bootstrap, name, 1, settings("accepted", 1))
-        findings, _ = await check_topics(kafka.bootstrap, fresh_name, ids)
-        assert [(f.topic, f.setting) for f in findings] == [(name, "topic id")]
-        assert ids[name] in findings[0].rule
+        faults, _ = await check_topics(kafka.bootstrap, fresh_name, ids)
+        assert [(f.topic, f.setting) for f in faults] == [(name, "topic id")]
+        assert ids[name] in faults[0].rule
 
     asyncio.run(go())
 
@@ -144,8 +144,8 @@ def test_three_replicas_need_two_in_sync(tmp_path_factory: pytest.TempPathFactor
                     await asyncio.sleep(0.1)
         finally:
             await admin.close()
-        findings, _ = await check_topics(bootstrap, "risky")
-        assert [(f.topic, f.setting, f.found) for f in findings] == [
+        faults, _ = await check_topics(bootstrap, "risky")
+        assert [(f.topic, f.setting, f.found) for f in faults] == [
             (name, "min.insync.replicas", "1")
         ]
 
