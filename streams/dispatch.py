@@ -6,6 +6,7 @@ and knows its peers without a further question. Agents may get an instruction tw
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -59,7 +60,8 @@ class Stop(Struct, frozen=True, gc=False, tag_field="t", tag="Stop"):
 class Kill(Struct, frozen=True, gc=False, tag_field="t", tag="Kill"):
     """The attempt is over for the cell: an agent that still runs a part of it ends that now.
 
-    It names no nodes: whoever has no part in the attempt has nothing to do.
+    It names no nodes: whoever has no part in the attempt has nothing to do. Every attempt is told
+    to be over, so that the instructions alone say what stands.
     """
 
     job: str
@@ -90,9 +92,25 @@ def instructions(cell: Cell, round: Round) -> list[Instruction]:
             if run is None or run.attempt != fact.attempt:
                 continue  # it ended in the same round
             told.append(_start(run) if isinstance(fact, AttemptStarted) else _stop(run))
-        elif isinstance(fact, AttemptEnded) and fact.reason != "finished":
+        elif isinstance(fact, AttemptEnded):
             told.append(Kill(fact.job, fact.attempt))
     return told
+
+
+def standing(told: Iterable[Instruction]) -> list[Instruction]:
+    """Of all that was told, what still counts: each job's newest attempt, if it is not over."""
+    stands: dict[str, list[Instruction]] = {}
+    for instruction in told:
+        before = stands.get(instruction.job)
+        if before is not None and before[0].attempt > instruction.attempt:
+            continue
+        if isinstance(instruction, Stop) and before is not None:
+            before.append(instruction)
+        elif isinstance(instruction, Start) and not (before and before[0] == instruction):
+            stands[instruction.job] = [instruction]
+        elif isinstance(instruction, Kill):
+            stands.pop(instruction.job, None)
+    return [instruction for job in stands.values() for instruction in job]
 
 
 def outstanding(cell: Cell) -> list[Instruction]:

@@ -11,7 +11,7 @@ from domain.commands import (
     ReportNode,
 )
 from streams.agent import Agent, Work
-from streams.dispatch import Group, Kill, Start, Stop, decode, encode
+from streams.dispatch import Group, Instruction, Kill, Start, Stop, decode, encode, standing
 from streams.fleet import Fleet
 from streams.scenario import Outage
 
@@ -70,11 +70,25 @@ def test_an_attempt_goes_on_from_its_last_checkpoint_after_a_preemption() -> Non
     said = run(agent, 70)
     saved = [(at, c.at_ms) for at, c in said if isinstance(c, ReportCheckpoint)]
     assert saved == [(32, 30_000), (64, 62_000)]
-    agent.handle(Stop("j", 1, [("n1", 1, 0, -1)], 100_000, "preempted"), 70_000)
+    agent.handle(Stop("j", 1, [("n1", 1, 0, -1)], 71_000, "preempted"), 70_000)
     assert reports(run(agent, 80)) == [(71, "stopped", 1)]
     agent.handle(start(attempt=2, at_s=200, nodes=("n2",), saves=saves), 200_000)
     # 60 of 100 s are safe: 7 s restore, 40 s work, one more checkpoint of 2 s on the way
     assert reports(run(agent, 1000)) == [(200, "running", 2), (249, "finished", 2)]
+
+
+def test_an_attempt_saves_its_work_when_it_is_stopped_with_grace_enough() -> None:
+    agent = agent_of("n1")
+    saves = (30, 2, 7)
+    agent.handle(start(saves=saves), 0)
+    run(agent, 70)
+    agent.handle(Stop("j", 1, [("n1", 1, 0, -1)], 100_000, "preempted"), 70_000)
+    said = run(agent, 80)
+    assert [(at, c.at_ms) for at, c in said if isinstance(c, ReportCheckpoint)] == [(73, 70_000)]
+    assert reports(said) == [(73, "stopped", 1)]
+    agent.handle(start(attempt=2, at_s=200, saves=saves), 200_000)
+    # 66 of 100 s are safe, as two checkpoints took 4 s: 7 s restore, 34 s work, one checkpoint
+    assert reports(run(agent, 1000)) == [(200, "running", 2), (243, "finished", 2)]
 
 
 def test_without_checkpoints_a_preemption_loses_everything() -> None:
@@ -194,3 +208,19 @@ def test_instructions_survive_their_bytes() -> None:
         Kill("j", 4),
     ):
         assert decode(encode(told)) == told
+
+
+def test_what_stands_of_all_that_was_told_are_the_newest_attempts_that_are_not_over() -> None:
+    stop = Stop("b", 2, [("n1", 1, 0, -1)], 100_000, "drained")
+    told: list[Instruction] = [
+        start(job="a"),
+        start(job="b"),
+        Kill("a", 1),
+        Kill("b", 1),
+        start(job="b", attempt=2),
+        start(job="a"),  # told again, long after its end, by a dispatcher that started anew
+        stop,
+        Kill("a", 1),
+        Kill("b", 1),
+    ]
+    assert standing(told) == [start(job="b", attempt=2), stop]
