@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from aquifer import audit, run, simulate, submit
+from aquifer import audit, letters, operate, run, simulate, submit
 
 app = typer.Typer(
     name="aquifer",
@@ -18,4 +18,7 @@ app.command()(simulate.simulate)
 app.command()(submit.submit)
 app.command()(submit.cancel)
 app.command()(submit.send)
+app.command()(operate.doctor)
 app.add_typer(audit.app, name="audit")
+app.add_typer(letters.app, name="dead-letters")
+app.add_typer(operate.quarantine_app, name="quarantine")
