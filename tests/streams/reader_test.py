@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,8 +23,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site.database.close()
 
 
-async def _some_rounds(site: Site, amount: int, **settings: Any) -> Cell:
-    decider = site.decider(**settings)
+async def _some_rounds(site: Site, amount: int) -> Cell:
+    decider = site.decider()
     await decider.recover()
     await site.send(*world())
     for _ in range(amount):
@@ -78,13 +77,12 @@ def test_a_reader_follows_what_comes(site: Site) -> None:
 
 def test_restored_from_a_snapshot_the_fold_goes_on(site: Site) -> None:
     async def go() -> None:
-        cell = await _some_rounds(site, 6, snapshot_facts=1)
-        kept = site.snapshots.latest(5)
-        assert kept is not None
-        (site.path / "snapshots" / f"{6:012}-{5:012}.snapshot").unlink()
+        early = await _some_rounds(site, 3)
+        site.snapshots.save(3, 2, early.snapshot())
+        cell = await _some_rounds(site, 3)
         restored, reader = await restore(NAME, site.log, site.ring, site.snapshots)
-        assert restored.head.round == kept[0] == 5
-        assert [b.head.round async for b in catch_up(restored, reader)] == [6]
+        assert (restored.head.round, reader.position) == (3, 3)
+        assert [b.head.round async for b in catch_up(restored, reader)] == [4, 5, 6]
         assert restored.digest() == cell.digest()
         assert restored.inputs == cell.inputs
 
