@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from streams.keys import FileSigner, KeyRing
 
 LEDGER: Final = "cell.sqlite"
+RUNS: Final = "runs"
+"""Where `aquifer run` makes its folders, in the state directory."""
 LATEST: Final = "latest"
 """Link to the newest folder of its kind."""
 GROUP: Final = 1000
@@ -79,7 +81,7 @@ def _point(link: Path, target: str) -> None:
 
 def existing(state_dir: Path) -> Folder:
     """The state in a directory, or of the newest run in it. Raises NoFolder."""
-    for root in (state_dir, state_dir / LATEST):
+    for root in (state_dir, state_dir / RUNS / LATEST):
         if (root / LEDGER).exists():
             return Folder(root)
     raise NoFolder(f"no cell's state in {state_dir}: start one with `aquifer run`")

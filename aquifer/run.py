@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aquifer.folder import Folder, bulk_ledger, fresh
+from aquifer.folder import RUNS, Folder, bulk_ledger, fresh
 from aquifer.output import USAGE, JsonFlag, emit, fail, note
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(
     from aquifer.settings import load
 
     settings = load()
-    place = Folder(folder) if folder is not None else fresh(settings.state_dir / "runs")
+    place = Folder(folder) if folder is not None else fresh(settings.state_dir / RUNS)
     known = place.ledger.exists()
     if known and once:
         fail(f"{place.ledger} exists: --once makes a new one", USAGE)
