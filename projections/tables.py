@@ -1,0 +1,204 @@
+"""The tables of the read model, as data: both stores make their schema and statements of it.
+
+A table's rows lie in partitions, in the order of their clustering columns. All text; `int` is 64
+bit; `json` is a text column that holds a JSON value. The cell's name is the head of each partition
+key, so that a store serves any number of cells.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+Kind = Literal["text", "int", "bool", "json"]
+Columns = dict[str, Kind]
+Key = tuple[str | int, ...]
+
+BUCKET: Final = 1000
+"""Rounds (or jobs, by number) in one partition of a table that grows for ever."""
+
+
+class Table(Struct, frozen=True):
+    name: str
+    partition: Columns
+    clustering: Columns
+    values: Columns
+
+    @property
+    def columns(self) -> Columns:
+        return {**self.partition, **self.clustering, **self.values}
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (*self.partition, *self.clustering)
+
+
+class Row(Struct, frozen=True):
+    """A row as it is after a round; `values` None: it is no more."""
+
+    table: str
+    key: Key
+    values: dict[str, Any] | None
+    round: int
+
+
+def table(name: str, partition: Columns, clustering: Columns, values: Columns) -> tuple[str, Table]:
+    return name, Table(name, {"cell": "text", **partition}, clustering, values)
+
+
+TABLES: Final[dict[str, Table]] = dict(
+    (
+        table(
+            "accounts",
+            {},
+            {"account": "text"},
+            {"parent": "text", "weight": "int", "quotas": "json", "queues": "json"},
+        ),
+        table(
+            "queues",
+            {},
+            {"queue": "text"},
+            {
+                "account": "text",
+                "weight": "int",
+                "strict": "bool",
+                "waiting": "int",
+                "usage_milli": "json",
+            },
+        ),
+        table(
+            "nodes",
+            {},
+            {"node": "text"},
+            {
+                "status": "text",
+                "accelerator": "text",
+                "kind": "text",
+                "slots": "int",
+                "used": "int",
+                "region": "text",
+                "cluster": "text",
+                "block": "text",
+                "rack": "text",
+                "labels": "json",
+                "lease_until_ms": "int",
+                "jobs": "json",
+                "reservations": "json",
+            },
+        ),
+        table(
+            "capacity",
+            {"level": "text"},
+            {"path": "text", "accelerator": "text"},
+            {"nodes": "int", "slots": "int", "free": "int", "free_by_node": "json"},
+        ),
+        table(
+            "shapes",
+            {},
+            {"shape": "int"},
+            {
+                "queue": "text",
+                "account": "text",
+                "tier": "text",
+                "priority": "int",
+                "waiting": "int",
+                "reason": "text",
+                "needed": "int",
+                "available": "int",
+                "bound": "text",
+                "spec": "json",
+            },
+        ),
+        table(
+            "reservations",
+            {},
+            {"reservation": "text"},
+            {
+                "account": "text",
+                "status": "text",
+                "accelerator": "text",
+                "count": "int",
+                "slots": "int",
+                "start_ms": "int",
+                "end_ms": "int",
+                "queues": "json",
+                "nodes": "json",
+                "used": "json",
+                "shortfall_slots": "int",
+            },
+        ),
+        table(
+            "jobs",
+            {"bucket": "int"},
+            {"number": "int"},
+            {
+                "job": "text",
+                "queue": "text",
+                "account": "text",
+                "tier": "text",
+                "priority": "int",
+                "state": "text",
+                "shape": "int",
+                "slots": "int",
+                "submitted_ms": "int",
+                "started_ms": "int",
+                "ended_ms": "int",
+                "attempts": "int",
+                "preemptions": "int",
+                "failures": "int",
+                "nodes": "json",
+                "accelerator": "text",
+                "reason": "text",
+            },
+        ),
+        table("job_numbers", {"job": "text"}, {}, {"number": "int"}),
+        table(
+            "job_events",
+            {"job": "text"},
+            {"round": "int", "n": "int"},
+            {"at_ms": "int", "event": "text", "body": "json"},
+        ),
+        table(
+            "shape_events",
+            {"shape": "int"},
+            {"round": "int", "n": "int"},
+            {"at_ms": "int", "body": "json"},
+        ),
+        table(
+            "decisions",
+            {"bucket": "int"},
+            {"round": "int", "n": "int"},
+            {"at_ms": "int", "event": "text", "subject": "text", "body": "json"},
+        ),
+        table(
+            "rounds",
+            {"bucket": "int"},
+            {"round": "int"},
+            {
+                "at_ms": "int",
+                "commands": "int",
+                "duplicates": "int",
+                "refusals": "int",
+                "facts": "json",
+                "hash": "text",
+                "state": "text",
+            },
+        ),
+        table(
+            "outcomes",
+            {"source": "text", "id": "text"},
+            {},
+            {
+                "round": "int",
+                "n": "int",
+                "type": "text",
+                "actor": "text",
+                "outcome": "text",
+                "code": "text",
+                "field": "text",
+                "message": "text",
+            },
+        ),
+    )
+)
