@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import OffsetOutOfRangeError, UnknownTopicOrPartitionError
 from msgspec import Raw
 
 from domain.ledger import Accepted
@@ -23,23 +24,44 @@ from streams.kafka import (
 )
 from streams.kafka_clients import Connected, make_producer, send_all
 from streams.kafka_dispatch import KafkaDispatch, instructions_from
+from streams.topic_ids import topic_ids
 from streams.topics import KINDS, TopicFault, check_topics, create_topics, settings, topic
 
 pytestmark = pytest.mark.servers
 
 
-async def _remake(bootstrap: str, name: str, partitions: int, config: Mapping[str, str]) -> None:
+async def _make(
+    bootstrap: str, name: str, config: Mapping[str, str], partitions: int = 1, copies: int = 1
+) -> None:
+    """Create one topic; while an older one of that name is being deleted, try again."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
+        async with asyncio.timeout(60):
+            while True:
+                wanted = [NewTopic(name, partitions, copies, topic_configs=dict(config))]
+                answer = await admin.create_topics(wanted)
+                if not answer.topic_errors[0][1]:
+                    return
+                await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
+
+
+async def _make_anew(bootstrap: str, name: str, config: Mapping[str, str]) -> None:
+    """Delete a topic and create it again; return when the broker shows the new one."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        before = await topic_ids(admin, [name])
         await admin.delete_topics([name])
-        for _ in range(100):
-            wanted = [NewTopic(name, partitions, 1, topic_configs=dict(config))]
-            answer = await admin.create_topics(wanted)
-            if not answer.topic_errors[0][1]:
-                return
-            await asyncio.sleep(0.05)  # the deletion is not over
-        raise AssertionError(f"{name} could not be made again: {answer.topic_errors}")
+        await _make(bootstrap, name, config)
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(UnknownTopicOrPartitionError):
+                    if await topic_ids(admin, [name]) != before:
+                        return
+                await asyncio.sleep(0.05)
     finally:
         await admin.close()
 
@@ -50,8 +72,8 @@ def _with_settings(
     config = {**settings(kind, 1), **changed}
 
     async def go() -> list[TopicFault]:
-        await create_topics(kafka.bootstrap, cell)
-        await _remake(kafka.bootstrap, topic(kind, cell), partitions, config)
+        await _make(kafka.bootstrap, topic(kind, cell), config, partitions)
+        await create_topics(kafka.bootstrap, cell)  # leaves the one that is there
         faults, _ = await check_topics(kafka.bootstrap, cell)
         return faults
 
@@ -116,7 +138,7 @@ def test_a_topic_that_was_made_anew_is_noticed(kafka: LocalKafka, fresh_name: st
         await create_topics(kafka.bootstrap, fresh_name)
         _, ids = await check_topics(kafka.bootstrap, fresh_name)
         name = topic("accepted", fresh_name)
-        await _remake(kafka.bootstrap, name, 1, settings("accepted", 1))
+        await _make_anew(kafka.bootstrap, name, settings("accepted", 1))
         faults, _ = await check_topics(kafka.bootstrap, fresh_name, ids)
         assert [(f.topic, f.setting) for f in faults] == [(name, "topic id")]
         assert ids[name] in faults[0].rule
@@ -129,21 +151,10 @@ def test_three_replicas_need_two_in_sync(tmp_path_factory: pytest.TempPathFactor
     async def go(bootstrap: str) -> None:
         await create_topics(bootstrap, "safe")
         assert (await check_topics(bootstrap, "safe"))[0] == []
+        name = topic("ledger", "risky")
+        wrong = {**settings("ledger", 3), "min.insync.replicas": "1"}
+        await _make(bootstrap, name, wrong, copies=3)
         await create_topics(bootstrap, "risky", copies=3)
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-        await admin.start()
-        try:
-            name = topic("ledger", "risky")
-            await admin.delete_topics([name])
-            wrong = {**settings("ledger", 3), "min.insync.replicas": "1"}
-            async with asyncio.timeout(30):
-                while True:
-                    made = await admin.create_topics([NewTopic(name, 1, 3, topic_configs=wrong)])
-                    if not made.topic_errors[0][1]:
-                        break
-                    await asyncio.sleep(0.1)
-        finally:
-            await admin.close()
         faults, _ = await check_topics(bootstrap, "risky")
         assert [(f.topic, f.setting, f.found) for f in faults] == [
             (name, "min.insync.replicas", "1")
