@@ -37,16 +37,7 @@ def verify(ledger: LedgerPath = None, keys: Keys = None, as_json: JsonFlag = Fal
 
 def prove(ledger: Path | None, keys: Path | None = None) -> dict[str, Any]:
     """The verdict on a ledger; `broken` names rule and round of the first break, or is None."""
-    return asyncio.run(_guarded(_prove(ledger, keys)))
-
-
-async def _guarded(work: Any) -> Any:
-    from aquifer.ledgers import NoLedger
-
-    try:
-        return await work
-    except (NoLedger, OSError) as error:
-        fail(str(error), USAGE)
+    return asyncio.run(_prove(ledger, keys))
 
 
 async def _prove(ledger: Path | None, keys: Path | None) -> dict[str, Any]:
@@ -95,7 +86,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Print one believed round: its header, commands, refusals and facts."""
-    record = asyncio.run(_guarded(_show(number, ledger, keys)))
+    record = asyncio.run(_show(number, ledger, keys))
     if record is None:
         fail(f"the ledger's chain does not reach round {number}")
     if as_json:
@@ -132,7 +123,7 @@ def export(
     """Write the believed records to a file, which `audit verify` proves on its own."""
     if file.exists():
         fail(f"{file} exists", USAGE)
-    emit(asyncio.run(_guarded(_export(file, ledger, keys))), as_json)
+    emit(asyncio.run(_export(file, ledger, keys)), as_json)
 
 
 async def _export(file: Path, ledger: Path | None, keys: Path | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from aquifer import audit, letters, operate, run, simulate, submit
+from aquifer import audit, letters, operate, run, serve, simulate, submit
 
 app = typer.Typer(
     name="aquifer",
@@ -19,6 +19,9 @@ app.command()(submit.submit)
 app.command()(submit.cancel)
 app.command()(submit.send)
 app.command()(operate.doctor)
+app.command()(serve.worker)
+app.command()(serve.agents)
+app.command()(serve.generate)
 app.add_typer(audit.app, name="audit")
 app.add_typer(letters.app, name="dead-letters")
 app.add_typer(operate.quarantine_app, name="quarantine")

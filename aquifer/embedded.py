@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from aquifer.folder import Folder
+from aquifer.settings import Settings
+from aquifer.trust import identity_of, signer_of, verifier_of
 from domain.cell import Cell
 from domain.commands import Command
 from domain.ledger import Round
@@ -17,7 +19,6 @@ from streams.decider import Decider
 from streams.dispatch import Instruction, instructions, outstanding
 from streams.envelope import structured
 from streams.fleet import Fleet, live
-from streams.identity import Identity
 from streams.remembered import RememberedHead
 from streams.snapshots import FileSnapshots
 from streams.sqlite import Database, SqliteCommandSink, SqliteDeadLetters, SqliteInbox, SqliteLog
@@ -29,18 +30,19 @@ FLEET: Final = "fleet"
 class Embedded:
     """The ports of one cell on its folder's files. Made in the event loop that uses it."""
 
-    def __init__(self, name: str, folder: Folder, clock: Clock, identity: Identity) -> None:
-        self.name = name
+    def __init__(self, settings: Settings, folder: Folder, clock: Clock) -> None:
+        self.name = settings.cell
         self.folder = folder
         self.clock = clock
         self.database = Database(folder.ledger)
         self.log = SqliteLog(self.database)
         self.sink = SqliteCommandSink(self.database)
         self.dead_letters = SqliteDeadLetters(self.database)
+        identity = identity_of(settings)
         self.inbox = SqliteInbox(self.database, identity, self.dead_letters, clock)
         self.snapshots = FileSnapshots(folder.snapshots)
-        self.signer = folder.signer()
-        self.verifier = folder.verifier()
+        self.signer = signer_of(settings, folder)
+        self.verifier = verifier_of(settings, folder)
         self.told: asyncio.Queue[Sequence[Instruction]] = asyncio.Queue()
 
     def decider(self) -> Decider:
@@ -86,10 +88,8 @@ class Embedded:
 
 
 @asynccontextmanager
-async def opened(
-    name: str, folder: Folder, clock: Clock, identity: Identity
-) -> AsyncIterator[Embedded]:
-    ports = Embedded(name, folder, clock, identity)
+async def opened(settings: Settings, folder: Folder, clock: Clock) -> AsyncIterator[Embedded]:
+    ports = Embedded(settings, folder, clock)
     try:
         yield ports
     finally:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from aquifer.errors import Misuse
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from streams.keys import FileSigner, KeyRing
 
 LEDGER: Final = "cell.sqlite"
 RUNS: Final = "runs"
@@ -23,7 +23,7 @@ GROUP: Final = 1000
 """Records of a simulation that share a commit."""
 
 
-class NoFolder(Exception):
+class NoFolder(Misuse):
     """There is no cell's state where it was looked for."""
 
 
@@ -39,22 +39,6 @@ class Folder:
         self.head = root / "head.json"
         self.quarantine = root / "quarantine.json"
         self.read_model = root / "read-model.sqlite"
-
-    def signer(self) -> FileSigner:
-        """The cell's key, made if there is none, and known to the ring. Raises OSError."""
-        from streams.keys import FileSigner, KeyRing
-
-        self.root.mkdir(parents=True, exist_ok=True)
-        signer = FileSigner(self.signing_key)
-        ring = KeyRing.load(self.ring) if self.ring.exists() else KeyRing(())
-        if signer.public not in ring.publics:
-            ring.adding(signer.public).save(self.ring)
-        return signer
-
-    def verifier(self) -> KeyRing:
-        from streams.keys import KeyRing
-
-        return KeyRing.load(self.ring)
 
 
 def fresh(parent: Path) -> Folder:

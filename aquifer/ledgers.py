@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from aquifer.folder import LEDGER, Folder, NoFolder, existing
+from aquifer.errors import Misuse
+from aquifer.folder import LEDGER, Folder, existing
 from domain.ledger import BrokenRecord, Head, unseal
 from streams.export import FileLog
 from streams.keys import KeyRing
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from aquifer.settings import Settings
 
 
-class NoLedger(Exception):
+class NoLedger(Misuse):
     """There is no ledger to read, or no keys to check it with."""
 
 
@@ -41,7 +42,7 @@ class Source(Struct, frozen=True):
 
 @asynccontextmanager
 async def opened(settings: Settings, path: Path | None, keys: Path | None) -> AsyncIterator[Source]:
-    """The ledger at `path`; without one that of the profile. Raises NoLedger, OSError."""
+    """The ledger at `path`; without one that of the profile. Raises Misuse, OSError."""
     keys = keys or settings.keys
     if path is None and settings.kafka is not None:
         from streams.kafka import KafkaLog
@@ -77,10 +78,7 @@ async def _embedded(folder: Folder, keys: Path | None) -> AsyncIterator[Source]:
 def _folder(settings: Settings, path: Path | None) -> Folder | None:
     """The folder meant; None if the path is that of an exported file."""
     if path is None:
-        try:
-            return existing(settings.state_dir)
-        except NoFolder as error:
-            raise NoLedger(str(error)) from error
+        return existing(settings.state_dir)
     if path.name == LEDGER:
         path = path.parent
     if (path / LEDGER).exists():

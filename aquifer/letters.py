@@ -71,22 +71,17 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
 
 def _read() -> list[DeadLetter]:
     from aquifer.settings import load
-    from aquifer.ways import NoWay
 
     async def read() -> list[DeadLetter]:
         async with _opened(load()) as letters:
             return [letter async for letter in letters.read()]
 
-    try:
-        return asyncio.run(read())
-    except NoWay as error:
-        fail(str(error), USAGE)
+    return asyncio.run(read())
 
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[DeadLetters]:
-    from aquifer.folder import NoFolder, existing
-    from aquifer.ways import NoWay
+    from aquifer.folder import existing
 
     if settings.kafka is not None:
         from streams.kafka import KafkaDeadLetters
@@ -96,10 +91,7 @@ async def _opened(settings: Settings) -> AsyncIterator[DeadLetters]:
         return
     from streams.sqlite import Database, SqliteDeadLetters
 
-    try:
-        database = Database(existing(settings.state_dir).ledger)
-    except NoFolder as error:
-        raise NoWay(str(error)) from error
+    database = Database(existing(settings.state_dir).ledger)
     try:
         yield SqliteDeadLetters(database)
     finally:

@@ -16,7 +16,6 @@ from domain.commands import COMMANDS, Command
 from streams import workload
 from streams.agent import Work, estimated
 from streams.fleet import Fleet
-from streams.identity import Identity
 from streams.scenario import Arrival
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ async def live(
 ) -> None:
     """Recover the cell, and keep it and its read API running until cancelled."""
     clock = ScaledClock(life.speed)
-    async with opened(settings.cell, folder, clock, Identity()) as ports:
+    async with opened(settings, folder, clock) as ports:
         decider = ports.decider()
         cell = await decider.recover()
         clock.start(cell.now_ms)

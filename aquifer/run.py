@@ -19,6 +19,7 @@ from aquifer.output import USAGE, JsonFlag, emit, fail, note
 
 if TYPE_CHECKING:
     from aquifer.live import Origin
+    from aquifer.settings import Settings
 
 HOUR_MS = 3_600_000
 
@@ -46,7 +47,7 @@ def run(
     known = place.ledger.exists()
     if known and once:
         fail(f"{place.ledger} exists: --once makes a new one", USAGE)
-    origin = None if known else _day(settings.cell, place, seed, jobs, as_json)
+    origin = None if known else _day(settings, place, seed, jobs, as_json)
     if once:
         return
     from aquifer.live import Life, live
@@ -56,20 +57,21 @@ def run(
         asyncio.run(live(settings, place, origin, Life(seed, jobs, speed), listen))
 
 
-def _day(cell: str, place: Folder, seed: int, jobs: int, as_json: bool) -> Origin:
+def _day(settings: Settings, place: Folder, seed: int, jobs: int, as_json: bool) -> Origin:
     """Simulate and prove a day; what a live cell takes over from it."""
     from aquifer.audit import prove
     from aquifer.live import Origin
     from aquifer.simulate import keep, watch
+    from aquifer.trust import signer_of
     from streams import workload
     from streams.simulate import Simulation
 
     now_ms = time.time_ns() // 1_000_000
     origin_ms = now_ms - now_ms % HOUR_MS - workload.DAY_MS
     scenario = workload.day(seed, origin_ms, jobs)
-    place.root.mkdir(parents=True, exist_ok=True)
+    signer = signer_of(settings, place)
     with bulk_ledger(place) as append:
-        simulation = Simulation(cell, scenario, place.signer(), append, origin_ms=origin_ms)
+        simulation = Simulation(settings.cell, scenario, signer, append, origin_ms=origin_ms)
         watch(simulation, "a day of work", origin_ms + workload.DAY_MS)
     keep(place, simulation)
     report = simulation.measure.report(simulation.last_submission_ms)

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from aquifer.errors import Misuse
 from domain.commands import Name
 
 PREFIX: Final = "AQUIFER_"
@@ -19,7 +20,7 @@ _OF_INFRA: Final = {"AQUIFER_CACHE", "AQUIFER_SERVERS"}  # where local servers c
 CQL_PORT: Final = 9042
 
 
-class BadSettings(Exception):
+class BadSettings(Misuse):
     """A setting is not valid; the message names the variable and the rule, never the value."""
 
 

@@ -12,6 +12,7 @@ from aquifer.folder import Folder, bulk_ledger, fresh
 from aquifer.output import USAGE, JsonFlag, emit, fail, progress
 
 if TYPE_CHECKING:
+    from aquifer.settings import Settings
     from domain.commands import RegisterNode
     from streams.scenario import Scenario
     from streams.simulate import Simulation
@@ -99,21 +100,23 @@ def parse_sizes(text: str) -> dict[str, int]:
 
 def _run(scenario: Scenario, ledger: Path | None, round_s: int) -> tuple[Simulation, Path]:
     """Run to the end; the simulation, and where its ledger is."""
+    from aquifer.settings import load
+    from aquifer.trust import signer_of
     from streams.simulate import Simulation
 
-    folder = _folder(ledger)
+    settings = load()
+    folder = _folder(settings, ledger)
+    signer = signer_of(settings, folder)
     with bulk_ledger(folder) as append:
-        simulation = Simulation(CELL, scenario, folder.signer(), append, round_ms=1000 * round_s)
+        simulation = Simulation(CELL, scenario, signer, append, round_ms=1000 * round_s)
         watch(simulation, "simulating")
     keep(folder, simulation)
     return simulation, folder.ledger
 
 
-def _folder(ledger: Path | None) -> Folder:
-    from aquifer.settings import load
-
+def _folder(settings: Settings, ledger: Path | None) -> Folder:
     if ledger is None:
-        return fresh(load().state_dir / "simulations")
+        return fresh(settings.state_dir / "simulations")
     if ledger.exists():
         fail(f"--ledger: {ledger} exists", USAGE)
     ledger.mkdir(parents=True)

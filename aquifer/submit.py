@@ -109,9 +109,6 @@ def _send(commands: Sequence[Command], url: str | None, as_json: bool) -> None:
 
     settings = load()
     sent = [(uuid.uuid4().hex, command) for command in commands]
-    try:
-        asyncio.run(ways.send(settings, url or settings.url, sent))
-    except ways.NoWay as error:
-        fail(str(error))
+    asyncio.run(ways.send(settings, url or settings.url, sent))
     answer = [{"id": id_, "type": type(command).__name__} for id_, command in sent]
     emit({"sent": answer} if as_json else answer, as_json)

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from aquifer.clocks import SystemClock
-from aquifer.folder import NoFolder, existing
+from aquifer.errors import Trouble
+from aquifer.folder import existing
 from domain.commands import Command
 from domain.ports import CommandSink
 from streams.envelope import body_of, structured
@@ -19,7 +20,7 @@ SOURCE: Final = "cli"
 TIMEOUT_S: Final = 30
 
 
-class NoWay(Exception):
+class NoWay(Trouble):
     """The commands could not be handed on; some of them may have been."""
 
 
@@ -38,7 +39,7 @@ async def send(
 
 @asynccontextmanager
 async def sink(settings: Settings) -> AsyncIterator[CommandSink]:
-    """The profile's own way in. Raises NoWay."""
+    """The profile's own way in. Raises Trouble."""
     if settings.kafka is not None:
         from aiokafka.errors import KafkaError
 
@@ -52,11 +53,7 @@ async def sink(settings: Settings) -> AsyncIterator[CommandSink]:
         return
     from streams.sqlite import Database, SqliteCommandSink
 
-    try:
-        folder = existing(settings.state_dir)
-    except NoFolder as error:
-        raise NoWay(str(error)) from error
-    database = Database(folder.ledger)
+    database = Database(existing(settings.state_dir).ledger)
     try:
         yield SqliteCommandSink(database)
     finally:

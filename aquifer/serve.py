@@ -1,0 +1,152 @@
+"""`aquifer worker` and `aquifer agents`: the processes of the distributed profile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aquifer.output import USAGE, fail, note
+
+if TYPE_CHECKING:
+    from aquifer.settings import Settings
+    from domain.commands import Command, RegisterNode
+    from streams.faust_app import Role
+
+
+def worker(
+    role: Annotated[
+        list[str] | None,
+        typer.Option(help="intake, decider, dispatch or projector; by default all of them."),
+    ] = None,
+) -> None:
+    """Play the roles of a cell on Kafka, until stopped; topics that are missing are created."""
+    from aquifer.settings import load
+    from streams.faust_app import ROLES
+
+    settings = load()
+    unknown = set(role or ()) - set(ROLES)
+    if unknown:
+        fail(f"--role: {', '.join(sorted(unknown))} is none of {', '.join(ROLES)}", USAGE)
+    roles = tuple(r for r in ROLES if r in (role or ROLES))
+    _until_stopped(_worker(settings, _bootstrap(settings), roles))
+
+
+def agents(
+    nodes: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines of RegisterNode; by default the generated day's nodes."),
+    ] = None,
+    speed: Annotated[int, typer.Option(min=1, max=100_000, help="Divides execution times.")] = 1,
+) -> None:
+    """Simulate the agents of all nodes on Kafka, until stopped."""
+    from aquifer.settings import load
+
+    settings = load()
+    _until_stopped(_agents(settings, _bootstrap(settings), _specs(nodes), speed))
+
+
+def _bootstrap(settings: Settings) -> str:
+    if settings.kafka is None:
+        fail("AQUIFER_KAFKA is not set: the embedded cell is all in `aquifer run`", USAGE)
+    return settings.kafka
+
+
+def _specs(path: Path | None) -> list[RegisterNode]:
+    from domain.commands import RegisterNode
+    from streams import workload
+
+    if path is None:
+        return workload.nodes()
+    specs: list[RegisterNode] = []
+    try:
+        for line in path.read_text().splitlines():
+            specs.append(RegisterNode.model_validate_json(line))
+    except (OSError, ValueError) as error:
+        fail(f"--nodes: {error}", USAGE)
+    return specs
+
+
+def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run until Ctrl-C or SIGTERM; what it raises ends the process with 1."""
+    import signal
+
+    from aiokafka.errors import KafkaError
+
+    from streams.decider import OutcomeUnknown
+    from streams.remembered import LogTooShort
+    from streams.rounds import Poisoned
+    from streams.topics import WrongTopics
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        try:
+            asyncio.run(work)
+        except (KafkaError, LogTooShort, OutcomeUnknown, OSError, Poisoned, WrongTopics) as error:
+            fail(f"{type(error).__name__}: {error}")
+
+
+async def _agents(
+    settings: Settings, bootstrap: str, specs: list[RegisterNode], speed: int
+) -> None:
+    from aquifer.clocks import SystemClock
+    from streams.fleet import Fleet
+    from streams.kafka_fleet import run_fleet
+
+    clock = SystemClock()
+    fleet = Fleet(speed=speed)
+    fleet.add_nodes(specs, clock.now_ms())
+    note(f"{len(specs)} nodes of cell {settings.cell}; stop with Ctrl-C")
+    await run_fleet(bootstrap, settings.cell, fleet, clock, f"s{time.time_ns()}")
+
+
+def generate(
+    seed: Annotated[int, typer.Option(help="Of the day.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Jobs of the day.")] = 4000,
+) -> None:
+    """Print the commands of a generated day as JSON lines, for `aquifer send`."""
+    from streams import workload
+    from streams.envelope import body_of
+
+    day = workload.day(seed, time.time_ns() // 1_000_000, jobs)
+    commands: list[Command] = [*day.quotas, *day.nodes]
+    for command in commands:
+        print(json.dumps({"type": type(command).__name__, **body_of(command)}))
+    for arrival in day.arrivals:
+        print(json.dumps({"type": arrival.type, **arrival.body}))
+
+
+async def _worker(settings: Settings, bootstrap: str, roles: tuple[Role, ...]) -> None:
+    from aquifer.clocks import SystemClock
+    from aquifer.folder import Folder
+    from aquifer.trust import identity_of, signer_of, verifier_of
+    from streams import quarantine
+    from streams.faust_app import Worker, run_worker
+    from streams.remembered import RememberedHead
+    from streams.snapshots import FileSnapshots
+    from streams.topics import create_topics
+
+    folder = Folder(settings.state_dir)
+    signer = signer_of(settings, folder)
+    await create_topics(bootstrap, settings.cell)
+    made = Worker(
+        bootstrap=bootstrap,
+        cell=settings.cell,
+        roles=roles,
+        folder=folder.root,
+        clock=SystemClock(),
+        verifier=verifier_of(settings, folder),
+        snapshots=FileSnapshots(folder.snapshots),
+        identity=identity_of(settings),
+        signer=signer,
+        remembered=RememberedHead(folder.head),
+        quarantined=quarantine.load(folder.quarantine),
+    )
+    note(f"cell {settings.cell}: {', '.join(roles)}; stop with Ctrl-C")
+    await run_worker(made)
