@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+import json
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from domain.commands import (
     SetQuota,
     SubmitJob,
 )
+from domain.facts import JobAdmitted
 from domain.ledger import Head, Round
 from domain.ports import Inbox, Log
 from streams.decider import Decider, Settings
@@ -145,5 +147,21 @@ async def drain(decider: Decider) -> list[Round]:
     return made
 
 
-async def all_of(items: AsyncIterator[Any]) -> list[Any]:
-    return [item async for item in items]
+async def started(site: Site, **options: Any) -> Decider:
+    decider = site.decider(**options)
+    await decider.recover()
+    return decider
+
+
+def admitted(rounds: list[Round]) -> list[str]:
+    """Jobs in the order of their admission, each as often as it was admitted."""
+    return [
+        json.loads(bytes(r.commands[f.command].data))["job"]
+        for r in rounds
+        for f in r.facts
+        if isinstance(f, JobAdmitted)
+    ]
+
+
+def no_gaps(rounds: list[Round]) -> None:
+    assert [r.header.round for r in rounds] == list(range(1, len(rounds) + 1))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from msgspec.structs import replace
 
 from domain.cell import Cell
 from domain.ledger import Head, Header, seal
@@ -14,13 +13,6 @@ from streams import rounds
 from streams.keys import FileSigner
 from streams.reader import LedgerReader, catch_up, restore
 from tests.streams.cells import NAME, START_MS, Site, drain, submit, world
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
-    yield site
-    site.database.close()
 
 
 async def _some_rounds(site: Site, amount: int) -> Cell:
@@ -39,18 +31,19 @@ def test_only_what_extends_the_chain_is_believed(site: Site, tmp_path: Path) -> 
         records = [record async for _, record in site.log.read(0)]
         first = records[0]
         header = Header(4, START_MS, 1, 1)
-        stranger = rounds.propose(Cell.restore(cell.snapshot()), header, [], site.signer).record
         thief = FileSigner(tmp_path / "thief.pem")
-        forged = rounds.propose(Cell.restore(cell.snapshot()), header, [], thief).record
+        made = rounds.propose(Cell.restore(cell.snapshot()), header, [], site.signer)
+        forged = seal(made.round, thief)[0]
+        fork = seal(replace(made.round, prev="00" * 32), site.signer)[0]
         other = Cell("other")
         foreign = rounds.propose(other, Header(1, START_MS, 1, 1), [], site.signer).record
-        for record in (b"", first, forged, foreign, stranger, stranger):
+        for record in (b"", first, forged, foreign, fork, made.record, made.record):
             await site.log.append(record)
         reader = LedgerReader(site.log, NAME, site.ring)
         found = [b.position async for b in reader.read()]
-        assert found == [0, 1, 2, 7]
-        assert reader.passed_over == 5
-        assert (reader.head.round, reader.head_position, reader.position) == (4, 7, 9)
+        assert found == [0, 1, 2, 8]
+        assert reader.passed_over == 6
+        assert (reader.head.round, reader.head_position, reader.position) == (4, 8, 10)
 
     asyncio.run(go())
 

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from domain.ports import Message
-from streams.sqlite import MAX_MESSAGE, Database, SqliteCommandSink, SqliteLog
+from streams.identity import Identity
+from streams.sqlite import (
+    MAX_MESSAGE,
+    Database,
+    SqliteCommandSink,
+    SqliteDeadLetters,
+    SqliteInbox,
+    SqliteLog,
+)
 
 WRITER = """
 import sys
@@ -111,6 +119,32 @@ def test_offsets_of_commands_are_never_given_twice(tmp_path: Path) -> None:
         database.write("DELETE FROM commands", [()])
         await sink.send(Message(b"y"))
         assert database.rows("SELECT place FROM commands") == [(4,)]
+        database.close()
+
+    asyncio.run(go())
+
+
+class CountingClock:
+    """Intake asks it once for each message."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def now_ms(self) -> int:
+        self.asked += 1
+        return 0
+
+
+def test_dead_letters_at_the_end_are_not_read_again_and_again(tmp_path: Path) -> None:
+    async def go() -> None:
+        database = Database(tmp_path / "cell.sqlite")
+        sink, clock = SqliteCommandSink(database), CountingClock()
+        inbox = SqliteInbox(database, Identity(), SqliteDeadLetters(database), clock)
+        for number in range(10):
+            await sink.send(Message(b"bad"))
+            for _ in range(3):
+                assert await inbox.take({}, 100, 0) == []
+            assert clock.asked == number + 1
         database.close()
 
     asyncio.run(go())
