@@ -43,6 +43,7 @@ def project(cell: Cell, round: Round, head: Head, changes: Changes) -> list[Row]
     for entity in changes.gone:
         made.gone(entity)
     made.capacity(changes)
+    made.put("summary", (), summary(cell))
     return list(made.rows.values())
 
 
@@ -251,6 +252,22 @@ class _Rows:
             for accelerator, values in capacity(self.cell, domain):
                 key = (LEVELS[domain.level].value, domain.name, accelerator)
                 self.put("capacity", key, values)
+
+
+def summary(cell: Cell) -> Values:
+    free: dict[str, int] = {}
+    for class_ in cell.fabric.classes:
+        free[class_.accelerator] = free.get(class_.accelerator, 0) + class_.free
+    return {
+        "jobs_admitted": cell.next_job,
+        "jobs_live": len(cell.jobs),
+        "jobs_waiting": sum(q.waiting for q in cell.queues.values()),
+        "nodes": len(cell.nodes),
+        "slots": {t: n for t, n in sorted(cell.total.items()) if n},
+        "free": {t: n for t, n in sorted(free.items()) if cell.total.get(t)},
+        "policy_version": cell.policy_version,
+        "policy": cell.policy.model_dump(mode="json"),
+    }
 
 
 def account(entity: Account) -> Values:

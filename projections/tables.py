@@ -50,6 +50,21 @@ def table(name: str, partition: Columns, clustering: Columns, values: Columns) -
 TABLES: Final[dict[str, Table]] = dict(
     (
         table(
+            "summary",
+            {},
+            {},
+            {
+                "jobs_admitted": "int",
+                "jobs_live": "int",
+                "jobs_waiting": "int",
+                "nodes": "int",
+                "slots": "json",
+                "free": "json",
+                "policy_version": "int",
+                "policy": "json",
+            },
+        ),
+        table(
             "accounts",
             {},
             {"account": "text"},

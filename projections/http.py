@@ -1,0 +1,90 @@
+"""The read API: FastAPI over a store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from projections import problems
+from projections.routes import commands, health, history, jobs, state
+from projections.services import Services
+
+PAGES: Final = Path(__file__).parent / "dashboard"
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def create_app(services: Services) -> FastAPI:
+    """The app; it owns nothing: who made the services closes them."""
+    app = FastAPI(
+        title="Aquifer",
+        summary="Which work runs on which GPU and NPU capacity, and why.",
+        version=_version(),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.services = services
+    app.state.registry = CollectorRegistry()
+    problems.install(app)
+    for router in (state.router, jobs.router, history.router, commands.router, health.router):
+        app.include_router(router)
+    _measure(app, services)
+    if PAGES.is_dir():
+        _pages(app)
+    return app
+
+
+def _pages(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def index() -> FileResponse:
+        return FileResponse(PAGES / "index.html")
+
+    app.mount("/static", StaticFiles(directory=PAGES), name="static")
+
+
+def _measure(app: FastAPI, services: Services) -> None:
+    registry: CollectorRegistry = app.state.registry
+    requests = Counter(
+        "aquifer_http_requests", "Requests by route.", ("route", "status"), registry=registry
+    )
+    seconds = Histogram(
+        "aquifer_http_request_seconds", "Time to answer.", ("route",), registry=registry
+    )
+    rounds = Gauge("aquifer_applied_round", "Round of the last answer.", registry=registry)
+    for name, read in services.gauges.items():
+        Gauge(name, name.replace("_", " "), registry=registry).set_function(read)
+
+    @app.middleware("http")
+    async def measured(
+        request: Request, go_on: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        begin = time.perf_counter()
+        response = await go_on(request)
+        route = getattr(request.scope.get("route"), "path", "none")
+        requests.labels(route, str(response.status_code)).inc()
+        seconds.labels(route).observe(time.perf_counter() - begin)
+        reflected = response.headers.get("aquifer-round")
+        if reflected is not None:
+            rounds.set(int(reflected))
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+
+def _version() -> str:
+    try:
+        return version("aquifer")
+    except PackageNotFoundError:
+        return "0.1.0"

@@ -1,0 +1,101 @@
+"""Jobs: where they are, their whole history, and why they wait."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter
+
+from domain.commands import Tier
+from projections import paging
+from projections.problems import Problem
+from projections.reading import Cursor, Limit, Read, Reading, bare
+from projections.store import Fields
+from projections.tables import BUCKET
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+State = Literal[
+    "waiting", "claimed", "starting", "running", "stopping", "finished", "failed", "cancelled"
+]
+
+
+@router.get("/jobs")
+async def jobs(
+    read: Read,
+    queue: str | None = None,
+    account: str | None = None,
+    tier: Tier | None = None,
+    state: State | None = None,
+    oldest_first: bool = False,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> dict[str, Any]:
+    """Jobs by admission, newest first. With filters a page may be short: go on with `next`."""
+    wanted = {"queue": queue, "account": account, "tier": tier, "state": state}
+    asked = {n: str(v) for n, v in wanted.items() if v is not None}
+    summary = await read.store.get("summary", (read.cell,))
+    last = summary["jobs_admitted"] - 1 if summary else -1
+    return await paging.of_buckets(
+        read,
+        "jobs",
+        last,
+        cursor,
+        limit,
+        keep=lambda row: all(row[n] == v for n, v in asked.items()),
+        oldest_first=oldest_first,
+    )
+
+
+@router.get("/jobs/{job}")
+async def job(read: Read, job: str) -> dict[str, Any]:
+    """One job: its state, why it waits (with the place in its line), and all that happened."""
+    row = await _row(read, job)
+    events = await _all(read, "job_events", (job,))
+    waiting = await _waiting(read, row) if row["state"] == "waiting" else None
+    return read.answer(**bare(row), waiting=waiting, events=[_told(e) for e in events])
+
+
+async def _row(read: Reading, job: str) -> Fields:
+    known = await read.store.get("job_numbers", (read.cell, job))
+    row = None
+    if known is not None:
+        number = known["number"]
+        row = await read.store.get("jobs", (read.cell, number // BUCKET, number))
+    if row is None:
+        raise Problem(404, "not_found", f"no job is named {job!r}", round=read.applied.round)
+    return row
+
+
+async def _waiting(read: Reading, row: Fields) -> dict[str, Any] | None:
+    shape = await read.store.get("shapes", (read.cell, row["shape"]))
+    if shape is None:
+        return None
+    since = await _all(read, "shape_events", (row["shape"],))
+    return {
+        "reason": shape["reason"],
+        "needed": shape["needed"],
+        "available": shape["available"],
+        "bound": shape["bound"],
+        "alike": shape["waiting"],
+        "reasons": [
+            {"round": e["round"], "at_ms": e["at_ms"], **e["body"]}
+            for e in since
+            if e["at_ms"] >= row["submitted_ms"]
+        ],
+    }
+
+
+def _told(event: Fields) -> dict[str, Any]:
+    return {n: event[n] for n in ("round", "n", "at_ms", "event", "body")}
+
+
+async def _all(read: Reading, table: str, partition: tuple[Any, ...]) -> list[Fields]:
+    rows: list[Fields] = []
+    after: tuple[Any, ...] | None = None
+    while True:
+        more = await read.store.scan(table, (read.cell, *partition), after=after, limit=1000)
+        rows.extend(more)
+        if len(more) < 1000:
+            return rows
+        after = (more[-1]["round"], more[-1]["n"])

@@ -1,0 +1,37 @@
+"""What the HTTP API is made of; the composition root hands it in."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from domain.commands import Command
+from domain.ports import CommandSink, DeadLetter, DeadLetters, Message
+from projections.cursors import Cursors
+from projections.store import Store
+
+
+def _no_trouble() -> list[str]:
+    return []
+
+
+@dataclass(frozen=True)
+class Services:
+    store: Store
+    cell: str
+    """The cell that is served."""
+    envelope: Callable[[Command, str, str], Message] | None = None
+    """(command, source, id) -> message, for those who submit over HTTP."""
+    sink: CommandSink | None = None
+    """Where commands go; None: this API only reads."""
+    dead_letters: DeadLetters | None = None
+    resend: Callable[[DeadLetter], Message] | None = None
+    """What is sent again for a dead letter."""
+    cursors: Cursors = field(default_factory=lambda: Cursors(secrets.token_bytes(32)))
+    wait_s: float = 5.0
+    """At most so long a reader waits for its `min_round`."""
+    trouble: Callable[[], list[str]] = _no_trouble
+    """Why the process is not ready, if it is not."""
+    gauges: Mapping[str, Callable[[], float]] = field(default_factory=dict)
+    """Further metrics by name."""
