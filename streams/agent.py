@@ -48,13 +48,13 @@ class _Execution:
 
     __slots__ = ("begun_ms", "kept_ms", "left_ms", "live", "nodes", "saves", "start", "stopping")
 
-    def __init__(self, start: Start, nodes: tuple[str, ...], kept_ms: int) -> None:
+    def __init__(self, start: Start, nodes: tuple[str, ...], kept_ms: int, restore_ms: int) -> None:
         self.start = start
         self.nodes = nodes
         """The agent's own among the attempt's nodes; empty if all of them are."""
         self.kept_ms = kept_ms
         """Work that was safe when it began."""
-        self.begun_ms = start.started_ms + (1000 * start.restore_s if kept_ms else 0)
+        self.begun_ms = start.started_ms + (restore_ms if kept_ms else 0)
         self.left_ms: int | None = None
         self.saves = 0
         """Checkpoints that this attempt wrote."""
@@ -163,7 +163,8 @@ class Agent:
             self._end(older)
         whole = len(mine) == len({placed[0] for placed in start.nodes})
         nodes = () if whole else tuple(sorted(mine))
-        execution = _Execution(start, nodes, self._saved_ms.get(start.job, 0))
+        restore_ms = 1000 * start.restore_s // self._speed
+        execution = _Execution(start, nodes, self._saved_ms.get(start.job, 0), restore_ms)
         self._executions[start.job] = execution
         for node in mine:
             self._by_node[node].add(start.job)
