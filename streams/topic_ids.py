@@ -106,9 +106,14 @@ class _TopicIds(Request[_Question]):  # type: ignore[misc]
         return request_struct_class([(_NO_ID, n, {}) for n in self._names], False, False, {})
 
 
-async def topic_ids(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, str]:
-    """The id of each topic, in hex with dashes. Raises KafkaError for a topic that is not there."""
-    answer = await admin._send_request(_TopicIds(names))
+async def topic_ids(
+    admin: AIOKafkaAdminClient, names: list[str], broker: int | None = None
+) -> dict[str, str]:
+    """The id of each topic, in hex with dashes, as one broker or any knows it.
+
+    Raises KafkaError for a topic that is not there.
+    """
+    answer = await admin._send_request(_TopicIds(names), broker)
     ids = {}
     for code, name, topic_id, *_ in answer.topics:
         if code:

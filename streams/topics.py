@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from msgspec import Struct
 
 from streams.topic_ids import topic_ids
@@ -98,16 +98,25 @@ async def create_topics(
 
 
 async def _leaders(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """Wait until each partition has a leader and every broker knows every topic."""
     async with asyncio.timeout(_LEADERS_WITHIN_S):
         while True:
             described = await admin.describe_topics(names)
-            if all(
-                not t["error_code"] and t["partitions"] and all(p["leader"] >= 0 for p in parts)
-                for t in described
-                for parts in (t["partitions"],)
-            ):
+            parts = [t["partitions"] for t in described if not t["error_code"]]
+            led = all(found and all(p["leader"] >= 0 for p in found) for found in parts)
+            if len(parts) == len(names) and led and await _known_to_all(admin, names):
                 return
             await asyncio.sleep(0.05)
+
+
+async def _known_to_all(admin: AIOKafkaAdminClient, names: list[str]) -> bool:
+    # A broker learns of a topic after the controller's answer, each at its own time.
+    brokers = [broker["node_id"] for broker in (await admin.describe_cluster())["brokers"]]
+    try:
+        seen = [await topic_ids(admin, names, broker) for broker in brokers]
+    except KafkaError:
+        return False
+    return all(ids == seen[0] for ids in seen)
 
 
 async def check_topics(
