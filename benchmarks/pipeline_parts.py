@@ -61,7 +61,7 @@ async def worker(bootstrap: str, cell: str, folder: Path, roles: str) -> None:
             snapshots=FileSnapshots(folder / "snapshots"),
             identity=Identity(),
             signer=signer,
-            remembered=RememberedHead(folder / "head.json"),
+            remembered=RememberedHead(folder / "head.json", every_s=1),
         )
     )
 

@@ -12,6 +12,7 @@ lose nor double anything owns its consumer and producer (docs/adr/0002-intake.md
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -184,12 +185,17 @@ async def _dispatch(worker: Worker) -> None:
 
 async def run_worker(worker: Worker) -> None:
     """Play the roles until cancelled. Raises WrongTopics before anything is started, and what
-    made a role fail."""
+    made a role fail.
+
+    The process should do nothing else: its garbage collector is told to look at young objects
+    only, since a look at the whole of a cell's state would hold up rounds for long.
+    """
+    gc.set_threshold(10_000, 10, 1000)
     await _check(worker)
     app = build_app(worker)
     try:
         await app.start()
-        while not app.should_stop:
+        while not app.should_stop:  # noqa: ASYNC110  its events leave tasks behind
             await asyncio.sleep(0.1)
         if app.crash_reason is not None:
             raise app.crash_reason

@@ -5,6 +5,8 @@ So a log that lost its tail, or was exchanged, stops the cell; it does not go on
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 
 import msgspec
@@ -28,8 +30,12 @@ class LogTooShort(Exception):
 
 
 class RememberedHead:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, every_s: int = 0) -> None:
+        """With `every_s` it is written at most so often: it takes a disk's time, and an older
+        head only makes the check weaker."""
         self._path = path
+        self._every_s = every_s
+        self._written_at = -math.inf
 
     def read(self) -> Head | None:
         """None if nothing was remembered. Raises OSError, ValueError (the file is damaged)."""
@@ -43,4 +49,7 @@ class RememberedHead:
             raise ValueError(f"{self._path.name} is damaged: {error}") from error
 
     def write(self, head: Head) -> None:
-        files.replace(self._path, canonical(head))
+        now = time.monotonic()
+        if now - self._written_at >= self._every_s:
+            files.replace(self._path, canonical(head))
+            self._written_at = now
