@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from aquifer import audit, letters, operate, run, serve, simulate, submit
+from aquifer import api, audit, letters, operate, read, run, serve, simulate, submit
 
 app = typer.Typer(
     name="aquifer",
@@ -18,8 +18,11 @@ app.command()(simulate.simulate)
 app.command()(submit.submit)
 app.command()(submit.cancel)
 app.command()(submit.send)
+app.command()(read.get)
+app.command()(read.explain)
 app.command()(operate.doctor)
 app.command()(serve.worker)
+app.command()(api.api)
 app.command()(serve.agents)
 app.command()(serve.generate)
 app.add_typer(audit.app, name="audit")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from aquifer.api import serve, services
 from aquifer.clocks import ScaledClock
 from aquifer.embedded import Embedded, opened
+from aquifer.projecting import Ledger, fill, follow
+from aquifer.together import together
 from domain.cell import Cell
 from domain.commands import COMMANDS, Command
+from projections.sqlite_store import SqliteStore
 from streams import workload
 from streams.agent import Work, estimated
 from streams.fleet import Fleet
@@ -63,10 +66,20 @@ async def live(
         clock.start(cell.now_ms)
         origin = origin or taken_over(cell)
         session = f"r{cell.head.round}"
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(decider.run())
-            tasks.create_task(ports.run_fleet(origin.fleet, session))
-            tasks.create_task(_feed(ports, clock, session, origin.work, life))
+        store = SqliteStore(folder.read_model)
+        ledger = Ledger(ports.name, ports.log, ports.verifier, ports.snapshots)
+        await fill(ledger, store)
+        given = services(settings, store, clock, ports.sink, ports.dead_letters)
+        try:
+            await together(
+                decider.run(),
+                ports.run_fleet(origin.fleet, session),
+                _feed(ports, clock, session, origin.work, life),
+                follow(ledger, store),
+                serve(given, settings.host, port),
+            )
+        finally:
+            await store.close()
 
 
 async def _feed(

@@ -47,6 +47,8 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     """Address on which the read API listens."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    cursor_key: SecretStr | None = None
+    """Signs the cursors of paged answers; the same for all processes that serve one API."""
     url: str | None = None
     """A running read API for the command line to ask."""
 
