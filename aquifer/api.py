@@ -75,8 +75,8 @@ def api(
     from aquifer.settings import load
 
     settings = load()
-    if settings.kafka is None or settings.cassandra is None:
-        raise Misuse("AQUIFER_KAFKA and AQUIFER_CASSANDRA: both have to be set")
+    if settings.kafka is None:
+        raise Misuse("AQUIFER_KAFKA is not set: the embedded cell's API is in `aquifer run`")
     with suppress(KeyboardInterrupt):
         asyncio.run(_api(settings, settings.kafka, settings.port if port is None else port))
 
@@ -94,18 +94,25 @@ async def _api(settings: Settings, bootstrap: str, port: int) -> None:
         await serve(given, settings.host, port)
 
 
-@asynccontextmanager
-async def cassandra(settings: Settings) -> AsyncIterator[CassandraStore]:
-    """The read model in Cassandra. Raises Trouble if it is not to be reached."""
+async def connect_cassandra(settings: Settings) -> CassandraStore:
+    """The read model in Cassandra. Raises Misuse, and Trouble if it is not to be reached."""
     from cassandra.cluster import NoHostAvailable
 
     from projections.cassandra_store import CassandraStore
 
     hosts, port = settings.contact_points
+    if not hosts:
+        raise Misuse("AQUIFER_CASSANDRA is not set: the read model is there")
     try:
-        store = await CassandraStore.connect(hosts, port, settings.keyspace)
+        return await CassandraStore.connect(hosts, port, settings.keyspace)
     except NoHostAvailable as error:
         raise Trouble(f"Cassandra at {', '.join(hosts)}:{port}: {error}") from error
+
+
+@asynccontextmanager
+async def cassandra(settings: Settings) -> AsyncIterator[CassandraStore]:
+    """As `connect_cassandra`, closed at the end."""
+    store = await connect_cassandra(settings)
     try:
         yield store
     finally:

@@ -36,6 +36,7 @@ class Folder:
         self.signing_key = root / "cell.pem"
         self.ring = root / "keys.json"
         self.snapshots = root / "snapshots"
+        self.projector_snapshots = root / "projector"
         self.head = root / "head.json"
         self.quarantine = root / "quarantine.json"
         self.read_model = root / "read-model.sqlite"

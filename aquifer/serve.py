@@ -15,8 +15,10 @@ import typer
 from aquifer.output import USAGE, fail, note
 
 if TYPE_CHECKING:
+    from aquifer.folder import Folder
     from aquifer.settings import Settings
     from domain.commands import Command, RegisterNode
+    from projections.projector import Projector
     from streams.faust_app import Role
 
 
@@ -145,8 +147,21 @@ async def _worker(settings: Settings, bootstrap: str, roles: tuple[Role, ...]) -
         snapshots=FileSnapshots(folder.snapshots),
         identity=identity_of(settings),
         signer=signer,
-        remembered=RememberedHead(folder.head),
+        remembered=RememberedHead(folder.head, every_s=1),
         quarantined=quarantine.load(folder.quarantine),
+        projector=await _projector(settings, folder) if "projector" in roles else None,
     )
     note(f"cell {settings.cell}: {', '.join(roles)}; stop with Ctrl-C")
     await run_worker(made)
+
+
+async def _projector(settings: Settings, folder: Folder) -> Projector:
+    from aquifer.api import connect_cassandra
+    from aquifer.trust import verifier_of
+    from projections.projector import Projector
+    from streams.snapshots import FileSnapshots
+
+    store = await connect_cassandra(settings)
+    verifier = verifier_of(settings, folder)
+    snapshots = FileSnapshots(folder.projector_snapshots)
+    return Projector(settings.cell, store, verifier, snapshots)
