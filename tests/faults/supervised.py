@@ -1,0 +1,62 @@
+"""Our roles as processes that are started again whenever they end, as an orchestrator does it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+PAUSE_S = 0.5
+"""Between an end and the next start."""
+
+ROOT = Path(__file__).parents[2]
+GUARD = ROOT / "infra" / "die_with_parent.py"
+
+
+class Supervised:
+    """`python -m aquifer …` until `stop`; `kill` is a SIGKILL, after which it starts again."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid())]
+        self._command = [*guard, sys.executable, "-m", "aquifer", *arguments]
+        self._environment = {**os.environ, **environment}
+        self._log = log
+        self._running: asyncio.subprocess.Process | None = None
+        self._up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.starts = 0
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._supervise())
+
+    async def _supervise(self) -> None:
+        with self._log.open("ab") as output:
+            while True:
+                self.starts += 1
+                running = self._running = await asyncio.create_subprocess_exec(
+                    *self._command, cwd=ROOT, env=self._environment, stdout=output, stderr=output
+                )
+                self._up.set()
+                await running.wait()
+                self._up.clear()
+                await asyncio.sleep(PAUSE_S)
+
+    async def kill(self) -> None:
+        """Wait until it runs, if it does not, and kill it."""
+        await self._up.wait()
+        assert self._running is not None, "it runs"
+        self._running.kill()
+
+    async def stop(self) -> None:
+        """End it and its supervision."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self._running is not None and self._running.returncode is None:
+            self._running.terminate()
+            await self._running.wait()
+
+    def tail(self) -> str:
+        return self._log.read_bytes()[-3000:].decode(errors="replace")
