@@ -53,17 +53,23 @@ def services(
     )
 
 
-async def serve(given: Services, host: str, port: int) -> None:
-    """Serve until a signal comes. Raises Trouble if the address is not to be had."""
+def listen(settings: Settings, port: int | None) -> socket.socket:
+    """A socket at the settings' address. Raises Trouble if that is not to be had."""
+    port = settings.port if port is None else port
+    try:
+        return socket.create_server((settings.host, port))
+    except OSError as error:
+        raise Trouble(f"cannot listen on {settings.host}:{port}: {error.strerror}") from error
+
+
+async def serve(given: Services, listener: socket.socket) -> None:
+    """Serve until a signal comes."""
     import uvicorn
 
     from projections.http import create_app
 
-    try:
-        listener = socket.create_server((host, port))
-    except OSError as error:
-        raise Trouble(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    note(f"read API and dashboard: http://{host}:{listener.getsockname()[1]}")
+    host, port, *_ = listener.getsockname()
+    note(f"read API and dashboard: http://{host}:{port}")
     config = uvicorn.Config(create_app(given), log_level="warning")
     await uvicorn.Server(config).serve(sockets=[listener])
 
@@ -78,10 +84,10 @@ def api(
     if settings.kafka is None:
         raise Misuse("AQUIFER_KAFKA is not set: the embedded cell's API is in `aquifer run`")
     with suppress(KeyboardInterrupt):
-        asyncio.run(_api(settings, settings.kafka, settings.port if port is None else port))
+        asyncio.run(_api(settings, settings.kafka, listen(settings, port)))
 
 
-async def _api(settings: Settings, bootstrap: str, port: int) -> None:
+async def _api(settings: Settings, bootstrap: str, listener: socket.socket) -> None:
     from aquifer.clocks import SystemClock
     from streams.kafka import KafkaCommandSink, KafkaDeadLetters
 
@@ -91,7 +97,7 @@ async def _api(settings: Settings, bootstrap: str, port: int) -> None:
         KafkaDeadLetters(bootstrap, settings.cell) as letters,
     ):
         given = services(settings, store, SystemClock(), sink, letters)
-        await serve(given, settings.host, port)
+        await serve(given, listener)
 
 
 async def connect_cassandra(settings: Settings) -> CassandraStore:

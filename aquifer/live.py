@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -56,7 +57,7 @@ def taken_over(cell: Cell) -> Origin:
 
 
 async def live(
-    settings: Settings, folder: Folder, origin: Origin | None, life: Life, port: int
+    settings: Settings, folder: Folder, origin: Origin | None, life: Life, listener: socket.socket
 ) -> None:
     """Recover the cell, and keep it and its read API running until cancelled."""
     clock = ScaledClock(life.speed)
@@ -76,7 +77,7 @@ async def live(
                 ports.run_fleet(origin.fleet, session),
                 _feed(ports, clock, session, origin.work, life),
                 follow(ledger, store),
-                serve(given, settings.host, port),
+                serve(given, listener),
             )
         finally:
             await store.close()

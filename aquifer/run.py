@@ -1,4 +1,4 @@
-"""`aquifer run`: a generated day in a second cell's time, its proof, and then the live cell.
+"""`aquifer run`: a generated day on a virtual clock, its proof, and then the live cell.
 
 The day runs on the virtual clock into a fresh folder. Then the ledger is proven, and unless --once
 was said the same cell lives on: decider, fleet, projector and read API in this one process.
@@ -10,7 +10,7 @@ import asyncio
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aquifer.live import Origin
     from aquifer.settings import Settings
 
-HOUR_MS = 3_600_000
+HOUR_MS: Final = 3_600_000
 
 
 def run(
@@ -40,21 +40,22 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Watch a cell schedule a day of work, prove its ledger, and keep it running."""
+    from aquifer.api import listen
     from aquifer.settings import load
 
     settings = load()
+    listener = None if once else listen(settings, port)
     place = Folder(folder) if folder is not None else fresh(settings.state_dir / RUNS)
     known = place.ledger.exists()
     if known and once:
         fail(f"{place.ledger} exists: --once makes a new one", USAGE)
     origin = None if known else _day(settings, place, seed, jobs, as_json)
-    if once:
+    if listener is None:
         return
     from aquifer.live import Life, live
 
-    listen = settings.port if port is None else port
     with suppress(KeyboardInterrupt):
-        asyncio.run(live(settings, place, origin, Life(seed, jobs, speed), listen))
+        asyncio.run(live(settings, place, origin, Life(seed, jobs, speed), listener))
 
 
 def _day(settings: Settings, place: Folder, seed: int, jobs: int, as_json: bool) -> Origin:
@@ -83,8 +84,14 @@ def _day(settings: Settings, place: Folder, seed: int, jobs: int, as_json: bool)
 
 
 def _tell(report: dict[str, Any], as_json: bool) -> None:
-    emit(report, as_json)
-    if report["proof"]["broken"] is not None:
-        fail(f"the ledger does not hold: {report['proof']['broken']}")
-    if not as_json:
-        note("every round was decided again, with the same bytes")
+    proof = report["proof"]
+    if as_json:
+        emit(report, True)
+    else:
+        emit({name: value for name, value in report.items() if name != "proof"}, False)
+    if proof["broken"] is not None:
+        fail(f"the ledger does not hold: {proof['broken']}")
+    note(
+        f"proven: {proof['rounds']} rounds, chain and signatures intact,"
+        f" {proof['decided_again']} of them decided again to the same bytes"
+    )
