@@ -24,10 +24,20 @@ REGION, CLUSTER, BLOCK, RACK, NODE = range(len(LEVELS))
 class NodeClass:
     """Nodes that differ only in place below their cluster: same type, slots and labels."""
 
-    __slots__ = ("accelerator", "counts", "free", "heaps", "id", "labels", "slots")
+    __slots__ = ("accelerator", "counts", "free", "heaps", "id", "key", "labels", "size", "slots")
 
-    def __init__(self, id_: int, accelerator: str, slots: int, labels: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        id_: int,
+        key: tuple[object, ...],
+        accelerator: str,
+        slots: int,
+        labels: Mapping[str, str],
+    ) -> None:
         self.id = id_
+        self.key = key
+        self.size = 0
+        """Nodes of the class."""
         self.accelerator = accelerator
         self.slots = slots
         self.labels = dict(labels)
@@ -49,12 +59,14 @@ class NodeClass:
 class Domain:
     """A place in the fabric: a region, cluster, block, or rack (its children are then nodes)."""
 
-    __slots__ = ("children", "counts", "free", "level", "nodes", "parent", "path")
+    __slots__ = ("children", "counts", "free", "level", "nodes", "parent", "path", "size")
 
     def __init__(self, level: int, path: tuple[str, ...], parent: Domain | None) -> None:
         self.level = level
         self.path = path
         self.parent = parent
+        self.size = 0
+        """Nodes in it."""
         self.children: list[Domain] = []
         """In the order of their paths."""
         self.nodes: list[Node] = []
@@ -89,12 +101,14 @@ class Fabric:
     """All nodes of a cell by class and by domain."""
 
     def __init__(self) -> None:
-        self.classes: list[NodeClass] = []
+        self.classes: dict[int, NodeClass] = {}
+        """Those that have nodes, by id; ids are in the order of appearance and mean nothing."""
         self.domains: list[list[Domain]] = [[] for _ in range(RACK + 1)]
         """By level, in the order of their paths."""
         self.by_index: dict[int, Node] = {}
         self.epoch = 0
         """Grows with each node that comes or goes."""
+        self._next_class = 0
         self._class_of: dict[tuple[object, ...], NodeClass] = {}
         self._domain_of: dict[tuple[str, ...], Domain] = {}
 
@@ -105,9 +119,9 @@ class Fabric:
         class_ = self._class_of.get(key)
         if class_ is None:
             known = {**labels, LEVELS[REGION].value: path[REGION], LEVELS[CLUSTER].value: path[1]}
-            class_ = NodeClass(len(self.classes), accelerator, slots, known)
+            class_ = NodeClass(self._next_class, key, accelerator, slots, known)
+            self._next_class += 1
             self._class_of[key] = class_
-            self.classes.append(class_)
         return class_
 
     def rack_of(self, path: tuple[str, ...]) -> Domain:
@@ -127,6 +141,12 @@ class Fabric:
     def add(self, node: Node) -> None:
         self.epoch += 1
         self.by_index[node.index] = node
+        node.class_.size += 1
+        self.classes[node.class_.id] = node.class_
+        domain: Domain | None = node.rack
+        while domain is not None:
+            domain.size += 1
+            domain = domain.parent
         insort(node.rack.nodes, node, key=lambda n: n.index)
         self._count(node, node.available, 1)
 
@@ -136,6 +156,24 @@ class Fabric:
         nodes = node.rack.nodes
         del nodes[bisect_left(nodes, node.index, key=lambda n: n.index)]
         self._count(node, node.available, -1)
+        node.class_.size -= 1
+        if not node.class_.size:
+            del self.classes[node.class_.id]
+            del self._class_of[node.class_.key]
+        self._leave(node.rack, node.class_.id)
+
+    def _leave(self, domain: Domain | None, class_: int) -> None:
+        """A node left the domain; one without nodes is no more, as if it had never been."""
+        while domain is not None:
+            if not any(domain.counts[class_]):
+                del domain.counts[class_], domain.free[class_]
+            domain.size -= 1
+            if not domain.size:
+                self.domains[domain.level].remove(domain)
+                del self._domain_of[domain.path]
+                if domain.parent is not None:
+                    domain.parent.children.remove(domain)
+            domain = domain.parent
 
     def update(self, node: Node) -> None:
         """Bring the counts up to date after the node's slots or state changed."""

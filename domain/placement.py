@@ -166,7 +166,8 @@ def _rank(need: Need, classes: Sequence[NodeClass], domain: Domain) -> int:
     """Preference of a domain: that of its best class, negative so that less is better."""
     if not need.placement.prefer:
         return 0
-    return -max(need.preference(c) for c in classes if c.id in domain.counts)
+    known = (need.preference(c) for c in classes if c.id in domain.counts)
+    return -max(known, default=0)
 
 
 def _fill(need: Need, classes: Sequence[NodeClass], domain: Domain) -> list[Placed] | None:

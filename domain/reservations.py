@@ -148,7 +148,7 @@ def _most_reserved(cell: Cell, command: RequestReservation) -> int:
 def classes_for(cell: Cell, spec: RequestReservation) -> list[NodeClass]:
     return [
         c
-        for c in cell.fabric.classes
+        for _, c in sorted(cell.fabric.classes.items())
         if c.accelerator == spec.accelerator and all(matches(s, c.labels) for s in spec.require)
     ]
 

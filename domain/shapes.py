@@ -94,13 +94,13 @@ class Need:
 
     def classes(self, cell: Cell) -> list[NodeClass]:
         """Node classes whose labels satisfy the need, in the order of their ids."""
-        known = cell.fabric.classes
-        if self._epoch != len(known):
-            self._epoch = len(known)
+        if self._epoch != cell.fabric.epoch:
+            self._epoch = cell.fabric.epoch
+            known = sorted(cell.fabric.classes.items())
             p = self.placement
             self._classes = [
                 c
-                for c in known
+                for _, c in known
                 if c.accelerator == self.accelerator
                 and all(is_local(s) or matches(s, c.labels) for s in p.require)
                 and not any(not is_local(s) and matches(s, c.labels) for s in p.forbid)

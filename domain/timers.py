@@ -58,7 +58,7 @@ class Timers:
             if self._leased.get(node) != due_ms:
                 continue
             del self._leased[node]
-            if node.lease_until_ms <= now_ms:
+            if 0 < node.lease_until_ms <= now_ms:
                 silent.append(node)
             else:
                 self.lease(node)

@@ -47,9 +47,10 @@ class Turn:
         if not run.started_ms:
             self.end(run, reason)
         elif not run.stop_by_ms:
-            grace_ms = run.job.shape.spec.runtime.grace_s * 1000
+            # Not within this round: what makes room is not placed again by the round it does so.
+            grace_ms = max(1, run.job.shape.spec.runtime.grace_s * 1000)
             stop_by = self.header.now_ms + grace_ms
-            self.emit(AttemptStopping(run.job.id, run.attempt, reason, max(1, stop_by)))
+            self.emit(AttemptStopping(run.job.id, run.attempt, reason, stop_by))
 
     def end(self, run: Run, reason: str) -> None:
         """End the attempt, and say what becomes of its job."""

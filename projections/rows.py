@@ -242,21 +242,26 @@ class _Rows:
         self.put("job_numbers", (entity.id,), {"number": entity.number})
 
     def capacity(self, changes: Changes) -> None:
-        domains: dict[Domain, None] = {}
+        domains: dict[Domain, set[str]] = {}
         for entity in (*changes.touched, *changes.gone):
-            domain = entity.rack if isinstance(entity, Node) else None
+            if not isinstance(entity, Node):
+                continue
+            domain: Domain | None = entity.rack
             while domain is not None:
-                domains[domain] = None
+                domains.setdefault(domain, set()).add(entity.class_.accelerator)
                 domain = domain.parent
-        for domain in domains:
-            for accelerator, values in capacity(self.cell, domain):
-                key = (LEVELS[domain.level].value, domain.name, accelerator)
-                self.put("capacity", key, values)
+        for place, types in domains.items():
+            level = LEVELS[place.level].value
+            for accelerator, values in capacity(self.cell, place):
+                types.discard(accelerator)
+                self.put("capacity", (level, place.name, accelerator), values)
+            for accelerator in sorted(types):
+                self.put("capacity", (level, place.name, accelerator), None)
 
 
 def summary(cell: Cell) -> Values:
     free: dict[str, int] = {}
-    for class_ in cell.fabric.classes:
+    for class_ in cell.fabric.classes.values():
         free[class_.accelerator] = free.get(class_.accelerator, 0) + class_.free
     return {
         "jobs_admitted": cell.next_job,

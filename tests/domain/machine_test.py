@@ -1,0 +1,392 @@
+"""Random histories through the real decider, checked after each round against the naive model."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from domain import commands as c
+from domain.cell import Cell
+from domain.decide import decide
+from domain.facts import JobClaimed, ShapeBlocked
+from domain.jobs import JobState
+from domain.ledger import Accepted, canonical
+from tests.domain.given import Given, job, node
+from tests.domain.naive import Naive
+
+LEAVES = ("team-a", "team-b", "team-c")
+QUEUES = tuple(f"{a}-{n}" for a in LEAVES for n in ("x", "y"))
+TYPES = ("h100", "npu")
+LIMITS = st.one_of(st.none(), st.integers(0, 12))
+
+quotas = st.builds(
+    c.Quota,
+    accelerator=st.sampled_from(TYPES),
+    nominal=st.integers(0, 24),
+    borrowing_limit=LIMITS,
+    lending_limit=LIMITS,
+)
+groups = st.one_of(
+    st.builds(
+        c.ReplicaGroup,
+        count=st.integers(1, 4),
+        slots=st.sampled_from((1, 2, 4, 8)),
+        max_per_node=st.one_of(st.none(), st.just(1)),
+    ),
+    st.builds(
+        c.ReplicaGroup,
+        share_milli=st.sampled_from((250, 400, 600)),
+        host_cpu_milli=st.sampled_from((0, 4000)),
+    ),
+    st.builds(
+        c.ReplicaGroup,
+        slots=st.sampled_from((0, 1, 2)),
+        host_cpu_milli=st.just(6000),
+        host_memory_mib=st.sampled_from((0, 2048)),
+    ),
+)
+flavours = st.sampled_from(
+    (
+        (c.Flavour(accelerator="h100"),),
+        (c.Flavour(accelerator="npu"),),
+        (c.Flavour(accelerator="h100"), c.Flavour(accelerator="npu", after_wait_s=900)),
+        (c.Flavour(accelerator="npu"), c.Flavour(accelerator="h100")),
+    )
+)
+ZONE_A = (c.Selector(label="zone", values=("a",)),)
+RACKS = (c.Selector(label="rack", values=("k0", "k1")),)
+placements = st.one_of(
+    st.just(c.Placement()),
+    st.builds(
+        c.Placement,
+        required_level=st.sampled_from(tuple(c.Level)),
+        preferred_level=st.one_of(st.none(), st.sampled_from(tuple(c.Level))),
+        require=st.sampled_from(((), ZONE_A, RACKS)),
+        forbid=st.sampled_from(((), (c.Selector(label="cluster", values=("c1",)),))),
+        prefer=st.sampled_from(((), (c.Preference(label="zone", values=("b",), weight=3),))),
+    ),
+)
+runtimes = st.builds(
+    c.Runtime,
+    max_s=st.one_of(st.none(), st.just(5000)),
+    restore_s=st.sampled_from((0, 60)),
+    grace_s=st.sampled_from((0, 30)),
+)
+
+
+class Machine(RuleBasedStateMachine):
+    """Commands gather between rounds, so that one round has several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given = Given()
+        self.naive = Naive()
+        self.pending: list[Accepted] = []
+        self.sent: list[Accepted] = []
+        self.jobs = 0
+        self.reasons: dict[int, tuple[str, str]] = {}
+
+    # --- commands ---
+
+    def send(self, command: c.Command) -> None:
+        self.pending.append(self.given.accept(command))
+
+    @initialize(nominal=st.integers(0, 16), nodes=st.integers(1, 8))
+    def start(self, nominal: int, nodes: int) -> None:
+        self.send(c.SetQuota(account="org"))
+        entries = tuple(c.Quota(accelerator=t, nominal=nominal) for t in TYPES)
+        for leaf in LEAVES:
+            self.set_leaf(leaf, entries)
+        for n in range(nodes):
+            self.node(n, n % 3 == 2, 0)
+        self.decide_now(0)
+
+    def set_leaf(self, leaf: str, entries: tuple[c.Quota, ...], strict: bool = False) -> None:
+        queues = (
+            c.Queue(queue=f"{leaf}-x", order="strict" if strict else "skip"),
+            c.Queue(queue=f"{leaf}-y", weight=2000),
+        )
+        self.send(c.SetQuota(account=leaf, parent="org", quotas=entries, queues=queues))
+
+    @rule(
+        leaf=st.sampled_from(LEAVES),
+        entries=st.lists(quotas, max_size=2, unique_by=lambda q: q.accelerator),
+        strict=st.booleans(),
+    )
+    def set_quota(self, leaf: str, entries: list[c.Quota], strict: bool) -> None:
+        self.set_leaf(leaf, tuple(entries), strict)
+
+    @rule(n=st.integers(0, 9), npu=st.booleans(), lease_s=st.sampled_from((0, 0, 600)))
+    def node(self, n: int, npu: bool, lease_s: int) -> None:
+        path = {"cluster": f"c{n % 2}", "block": f"b{n % 2}{n // 4}"}
+        made = node(
+            f"n{n}",
+            rack=f"k{n // 2}",
+            slots=4 if npu else 8,
+            accelerator="npu" if npu else "h100",
+            kind="npu" if npu else "gpu",
+            labels={"zone": "ab"[n % 2]},
+            host_cpu_milli=16_000,
+            host_memory_mib=8192,
+            lease_s=lease_s,
+            path=path,
+        )
+        self.send(made)
+
+    @rule(
+        queue=st.sampled_from(QUEUES),
+        tier=st.sampled_from(tuple(c.Tier)),
+        priority=st.sampled_from((0, 5)),
+        group=groups,
+        second=st.one_of(st.none(), groups),
+        flavour=flavours,
+        placement=placements,
+        runtime=runtimes,
+        preemptible=st.booleans(),
+        restarts=st.integers(0, 1),
+    )
+    def submit(
+        self,
+        queue: str,
+        tier: c.Tier,
+        priority: int,
+        group: c.ReplicaGroup,
+        second: c.ReplicaGroup | None,
+        flavour: Any,
+        placement: c.Placement,
+        runtime: c.Runtime,
+        preemptible: bool,
+        restarts: int,
+    ) -> None:
+        several = (group,)
+        if second is not None and group.slots and second.slots:
+            several = (group, second.model_copy(update={"name": "rest"}))
+        self.jobs += 1
+        self.send(
+            job(
+                f"j{self.jobs}",
+                queue=queue,
+                tier=tier,
+                priority=priority,
+                groups=several,
+                flavours=flavour,
+                placement=placement,
+                runtime=runtime,
+                preemptible=preemptible,
+                max_restarts=restarts,
+            )
+        )
+
+    @rule(data=st.data(), count=st.integers(1, 3), start_s=st.integers(0, 2000))
+    def reserve(self, data: st.DataObject, count: int, start_s: int) -> None:
+        name = data.draw(st.sampled_from(("r1", "r2")))
+        start_ms = self.given.now_ms + start_s * 1000
+        self.send(
+            c.RequestReservation(
+                reservation=name,
+                account="team-a",
+                accelerator="h100",
+                count=count,
+                slots=8,
+                start_ms=start_ms,
+                end_ms=start_ms + 3_000_000,
+                queues=("team-a-x",),
+            )
+        )
+
+    @rule(name=st.sampled_from(("r1", "r2")), slots=st.sampled_from((2, 8)))
+    def submit_to_reservation(self, name: str, slots: int) -> None:
+        self.jobs += 1
+        self.send(job(f"j{self.jobs}", queue="team-a-x", slots=slots, reservation=name))
+
+    @rule(name=st.sampled_from(("r1", "r2")))
+    def cancel_reservation(self, name: str) -> None:
+        self.send(c.CancelReservation(reservation=name))
+
+    def some_job(self, data: st.DataObject) -> str:
+        known = sorted(self.naive.jobs) or ["nobody"]
+        return data.draw(st.sampled_from(known))
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.send(c.CancelJob(job=self.some_job(data)))
+
+    @rule(data=st.data(), tier=st.sampled_from(tuple(c.Tier)), priority=st.sampled_from((0, 5)))
+    def amend(self, data: st.DataObject, tier: c.Tier, priority: int) -> None:
+        self.send(c.AmendJob(job=self.some_job(data), tier=tier, priority=priority))
+
+    @rule(data=st.data())
+    def preempt(self, data: st.DataObject) -> None:
+        self.send(c.PreemptJob(job=self.some_job(data)))
+
+    @rule(
+        data=st.data(),
+        state=st.sampled_from(("running", "running", "finished", "failed", "stopped")),
+        part=st.booleans(),
+        stale=st.booleans(),
+    )
+    def report(self, data: st.DataObject, state: Any, part: bool, stale: bool) -> None:
+        name = self.some_job(data)
+        known = self.naive.jobs.get(name)
+        attempt = known.attempt if known else None
+        number = (attempt.number if attempt else 1) + (1 if stale else 0)
+        nodes = (attempt.nodes[0][0],) if attempt and part else ()
+        self.send(c.ReportAttempt(job=name, attempt=number, state=state, nodes=nodes))
+
+    @rule(running=st.booleans())
+    def report_all(self, running: bool) -> None:
+        """All agents report what is due, so that histories go on."""
+        for name, known in sorted(self.naive.jobs.items()):
+            attempt = known.attempt
+            if attempt is None or not attempt.started:
+                continue
+            if attempt.stopping:
+                state: Any = "stopped"
+            else:
+                state = "running" if running else "finished"
+            self.send(c.ReportAttempt(job=name, attempt=attempt.number, state=state))
+
+    @rule(data=st.data())
+    def checkpoint(self, data: st.DataObject) -> None:
+        name = self.some_job(data)
+        self.send(c.ReportCheckpoint(job=name, attempt=1, at_ms=self.given.now_ms))
+
+    @rule(
+        n=st.integers(0, 9),
+        kind=st.sampled_from(("report", "sick", "cordon", "uncordon", "drain", "remove")),
+    )
+    def manage_node(self, n: int, kind: str) -> None:
+        name = f"n{n}"
+        made: dict[str, c.Command] = {
+            "report": c.ReportNode(node=name),
+            "sick": c.ReportNode(node=name, healthy=False),
+            "cordon": c.CordonNode(node=name),
+            "uncordon": c.CordonNode(node=name, cordoned=False),
+            "drain": c.DrainNode(node=name),
+            "remove": c.RemoveNode(node=name),
+        }
+        self.send(made[kind])
+
+    @rule(
+        order=st.sampled_from(("seniority", "least_attained", "least_remaining")),
+        ratio=st.sampled_from((0, 2000)),
+        min_run_s=st.sampled_from((0, 600)),
+        preemption=st.booleans(),
+    )
+    def set_policy(self, order: Any, ratio: int, min_run_s: int, preemption: bool) -> None:
+        parameters = c.PolicyParameters(
+            order=order,
+            yield_ratio_milli=ratio,
+            preemption=preemption,
+            min_run_s=(0, min_run_s, min_run_s, min_run_s),
+            queue_delay_s=(0, 0, 60, 600),
+        )
+        self.send(c.SetPolicy(parameters=parameters))
+
+    @precondition(lambda self: bool(self.sent))
+    @rule(data=st.data())
+    def duplicate(self, data: st.DataObject) -> None:
+        self.pending.append(data.draw(st.sampled_from(self.sent[-50:])))
+
+    # --- rounds ---
+
+    @rule(after_s=st.sampled_from((0, 1, 31, 700, 4000)))
+    def decide_now(self, after_s: int) -> None:
+        self.given.now_ms += after_s * 1000
+        taken, self.pending = self.pending, []
+        before = self.given.cell.snapshot()
+        round = self.given.decide(taken)
+        self.check_restored(before, round)
+        self.sent.extend(taken)
+        self.naive.follow(round)
+        self.check_reasons(round)
+
+    @rule()
+    def restart(self) -> None:
+        """The decider goes on from a snapshot of its own state."""
+        self.given.cell = Cell.restore(self.given.cell.snapshot())
+
+    def check_restored(self, before: bytes, round: Any) -> None:
+        """A cell restored from the state before decides the same bytes."""
+        cell = Cell.restore(before)
+        again = decide(cell, round.header, round.commands)
+        assert canonical(again) == canonical(round)
+
+    def check_reasons(self, round: Any) -> None:
+        """Whoever waits was told why, and told again only when the reason is another one."""
+        for fact in round.facts:
+            if isinstance(fact, ShapeBlocked):
+                told = (fact.reason, fact.where)
+                assert self.reasons.get(fact.shape) != told, "told twice"
+                self.reasons[fact.shape] = told
+        for shape in self.given.cell.shapes.values():
+            if shape.waiting:
+                assert shape.reason, "it waits and nobody knows why"
+
+    # --- invariants ---
+
+    @invariant()
+    def states_agree(self) -> None:
+        assert self.given.twin.digest() == self.given.cell.digest()
+
+    @invariant()
+    def usage_agrees(self) -> None:
+        naive = self.naive.usage()
+        for account in self.given.cell.accounts.values():
+            for accelerator, used in account.own.items():
+                assert used == naive.get((account.id, accelerator), 0)
+
+    @invariant()
+    def quota_is_kept(self) -> None:
+        """More than the quota is used only while victims of a claim stop, or after a change."""
+        cell = self.given.cell
+        last = self.given.last
+        if last is None or any(a.type == "SetQuota" for a in last.commands):
+            self.over = True
+        if any(isinstance(f, JobClaimed) for f in (last.facts if last else ())):
+            self.over = True
+        moving = any(j.status in (JobState.STOPPING, JobState.CLAIMED) for j in cell.jobs.values())
+        for account in cell.accounts.values():
+            for accelerator in TYPES:
+                if account.available(accelerator) < 0:
+                    assert self.over or moving, f"{account.id} is over its quota"
+
+    over = False
+
+    @invariant()
+    def what_fits_does_not_wait(self) -> None:
+        """Work conservation: what is said to lack room has no node with room, by brute force."""
+        if self.pending:
+            return
+        free = {n.id: n for n in self.given.cell.nodes.values() if n.schedulable}
+        for shape in self.given.cell.shapes.values():
+            group = shape.spec.groups[0]
+            plain = len(shape.spec.groups) == 1 and group.count == 1 and shape.plain
+            if not shape.waiting or not plain or shape.reason not in ("no_capacity", "fragmented"):
+                continue
+            if shape.spec.placement != c.Placement() or len(shape.spec.flavours) > 1:
+                continue
+            wanted = shape.spec.flavours[0].accelerator
+            for one in free.values():
+                room = one.class_.slots - one.used
+                assert one.spec.accelerator != wanted or room < group.slots, "there is room"
+
+
+LONG = os.environ.get("AQUIFER_LONG_TESTS") == "1"
+Machine.TestCase.settings = settings(
+    max_examples=400 if LONG else 60,
+    stateful_step_count=60 if LONG else 40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestMachine = Machine.TestCase

@@ -1,0 +1,303 @@
+"""A naive model of a cell: it keeps what facts say, and checks every round by brute force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from domain import facts as f
+from domain.commands import COMMANDS, Command, RegisterNode, SubmitJob
+from domain.ledger import Round
+
+LEVELS = ("region", "cluster", "block", "rack")
+
+
+@dataclass
+class Attempt:
+    job: str
+    number: int
+    nodes: list[tuple[str, int, int, int]]
+    accelerator: str
+    started: bool = False
+    running: bool = False
+    stopping: bool = False
+    waits: bool = False
+
+
+@dataclass
+class NaiveJob:
+    spec: SubmitJob
+    order: int
+    attempt: Attempt | None = None
+    attempts: int = 0
+
+
+@dataclass
+class Naive:
+    nodes: dict[str, RegisterNode] = field(default_factory=dict)
+    down: set[str] = field(default_factory=set)
+    cordoned: set[str] = field(default_factory=set)
+    sick: set[str] = field(default_factory=set)
+    accounts: dict[str, Any] = field(default_factory=dict)
+    jobs: dict[str, NaiveJob] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+    reservations: dict[str, Any] = field(default_factory=dict)
+    held: dict[str, dict[str, int]] = field(default_factory=dict)
+    order: int = 0
+
+    # --- following the facts ---
+
+    def follow(self, round: Round) -> None:
+        self.check_outcomes(round)
+        commands = [_parse(c.type, bytes(c.data)) for c in round.commands]
+        preempted: set[str] = set()
+        for fact in round.facts:
+            command = commands[fact.command] if hasattr(fact, "command") else None
+            if isinstance(fact, f.PreemptionDecided):
+                for victim in fact.victims:
+                    assert victim.job not in preempted, "nothing is preempted twice in a round"
+                    preempted.add(victim.job)
+            if isinstance(fact, f.AttemptStarted | f.JobClaimed) and fact.nodes:
+                assert fact.job not in preempted, "a victim is not placed again in its round"
+            self._apply(fact, command)
+        self.check_slots()
+        self.check_devices()
+
+    def check_outcomes(self, round: Round) -> None:
+        """Each command was answered once: by facts, a refusal, or as a duplicate."""
+        refused = [r.command for r in round.refusals]
+        named = {x.command for x in round.facts if hasattr(x, "command")}
+        assert len(set(refused)) == len(refused)
+        assert not set(refused) & set(round.duplicates)
+        assert not named & set(refused), "a refused command has no facts"
+        assert not named & set(round.duplicates), "a duplicate has no facts"
+
+    def _apply(self, fact: f.AnyFact, command: Command | None) -> None:
+        handler = getattr(self, f"_{type(fact).__name__}", None)
+        if handler is not None:
+            handler(fact, command)
+
+    def _JobAdmitted(self, fact: f.JobAdmitted, command: SubmitJob) -> None:
+        assert command.job not in self.jobs
+        assert command.job not in self.ended, "a name is used once"
+        self.jobs[command.job] = NaiveJob(command, self.order)
+        self.order += 1
+
+    def _JobAmended(self, fact: f.JobAmended, command: Any) -> None:
+        job = self.jobs[command.job]
+        assert job.attempt is None
+        given = {n: getattr(command, n) for n in ("tier", "priority")}
+        job.spec = job.spec.model_copy(update={n: v for n, v in given.items() if v is not None})
+
+    def _JobClaimed(self, fact: f.JobClaimed, command: None) -> None:
+        self._begin(fact, waits=bool(fact.waits_for))
+
+    def _AttemptStarted(self, fact: f.AttemptStarted, command: None) -> None:
+        job = self.jobs[fact.job]
+        if fact.nodes:
+            self._begin(fact, waits=False)
+        attempt = job.attempt
+        assert attempt is not None, "nothing starts without a place"
+        assert attempt.number == fact.attempt
+        assert not attempt.started
+        attempt.started, attempt.waits = True, False
+
+    def _begin(self, fact: Any, waits: bool) -> None:
+        job = self.jobs[fact.job]
+        assert job.attempt is None, "a job has one attempt at a time"
+        assert fact.attempt == job.attempts + 1, "attempts are numbered without a gap"
+        job.attempts = fact.attempt
+        accelerator = job.spec.flavours[fact.flavour].accelerator
+        job.attempt = Attempt(fact.job, fact.attempt, fact.nodes, accelerator, waits=waits)
+        self.check_gang(job, fact.nodes, accelerator)
+
+    def _AttemptRunning(self, fact: f.AttemptRunning, command: Any) -> None:
+        attempt = self.jobs[fact.job].attempt
+        assert attempt is not None
+        assert attempt.started
+        assert not attempt.running
+        attempt.running = True
+
+    def _AttemptStopping(self, fact: f.AttemptStopping, command: None) -> None:
+        attempt = self.jobs[fact.job].attempt
+        assert attempt is not None
+        assert attempt.started
+        assert not attempt.stopping
+        attempt.stopping = True
+
+    def _AttemptEnded(self, fact: f.AttemptEnded, command: None) -> None:
+        job = self.jobs[fact.job]
+        assert job.attempt is not None
+        assert job.attempt.number == fact.attempt
+        job.attempt = None
+
+    def _JobRequeued(self, fact: f.JobRequeued, command: None) -> None:
+        assert self.jobs[fact.job].attempt is None
+
+    def _gone(self, fact: Any, state: str) -> None:
+        assert self.jobs.pop(fact.job).attempt is None
+        assert fact.job not in self.ended, "a job ends once"
+        self.ended[fact.job] = state
+
+    def _JobFinished(self, fact: f.JobFinished, command: None) -> None:
+        self._gone(fact, "finished")
+
+    def _JobFailed(self, fact: f.JobFailed, command: None) -> None:
+        self._gone(fact, "failed")
+
+    def _JobCancelled(self, fact: f.JobCancelled, command: None) -> None:
+        self._gone(fact, "cancelled")
+
+    def _NodeRegistered(self, fact: f.NodeRegistered, command: RegisterNode) -> None:
+        self.nodes[command.node] = command
+        self.down.discard(command.node)
+        self.sick.discard(command.node)
+
+    def _NodeReported(self, fact: f.NodeReported, command: None) -> None:
+        self.down.discard(fact.node)
+        (self.sick.discard if fact.healthy else self.sick.add)(fact.node)
+
+    def _NodeCordoned(self, fact: f.NodeCordoned, command: None) -> None:
+        (self.cordoned.add if fact.cordoned else self.cordoned.discard)(fact.node)
+
+    def _NodeDraining(self, fact: f.NodeDraining, command: None) -> None:
+        self.cordoned.add(fact.node)
+
+    def _NodeDrained(self, fact: f.NodeDrained, command: None) -> None:
+        for job in self.jobs.values():
+            if job.attempt is not None:
+                assert fact.node not in {p[0] for p in job.attempt.nodes}, "drained means empty"
+
+    def _NodeLost(self, fact: f.NodeLost, command: None) -> None:
+        self.down.add(fact.node)
+        for job in self.jobs.values():
+            if job.attempt is not None:
+                assert fact.node not in {p[0] for p in job.attempt.nodes}, "its gangs ended first"
+
+    def _NodeRemoved(self, fact: f.NodeRemoved, command: None) -> None:
+        del self.nodes[fact.node]
+        for places in (self.down, self.cordoned, self.sick):
+            places.discard(fact.node)
+
+    def _QuotaSet(self, fact: f.QuotaSet, command: Any) -> None:
+        self.accounts[command.account] = command
+
+    def _ReservationConfirmed(self, fact: f.ReservationConfirmed, command: Any) -> None:
+        assert command.reservation not in self.reservations
+        self.reservations[command.reservation] = command
+        self.held[command.reservation] = {}
+
+    def _ReservationClaimed(self, fact: f.ReservationClaimed, command: None) -> None:
+        held = self.held[fact.reservation]
+        for node, slots in fact.nodes:
+            held[node] = held.get(node, 0) + slots
+        spec = self.reservations[fact.reservation]
+        assert sum(held.values()) <= spec.count * spec.slots
+
+    def _ReservationUnbound(self, fact: f.ReservationUnbound, command: None) -> None:
+        del self.held[fact.reservation][fact.node]
+
+    def _ReservationEnded(self, fact: f.ReservationEnded, command: None) -> None:
+        del self.reservations[fact.reservation], self.held[fact.reservation]
+
+    # --- invariants ---
+
+    def check_gang(self, job: NaiveJob, nodes: list[Any], accelerator: str) -> None:
+        """All replicas, on nodes that may take them, in one domain of the required level."""
+        spec = job.spec
+        placed: dict[int, int] = {}
+        for name, replicas, group, device in nodes:
+            placed[group] = placed.get(group, 0) + replicas
+            known = self.nodes[name]
+            assert known.accelerator == accelerator
+            labels = self.labels(known)
+            for selector in spec.placement.require:
+                assert labels.get(selector.label) in selector.values, "a required label holds"
+            for selector in spec.placement.forbid:
+                assert labels.get(selector.label) not in selector.values, "a forbidden one does not"
+            if spec.reservation is None:
+                assert name not in self.down | self.cordoned | self.sick, "no new work there"
+            assert (device >= 0) == (spec.groups[group].share_milli < 1000)
+        for index, group in enumerate(spec.groups):
+            assert placed.get(index, 0) == group.count, "a gang is whole"
+            for name in {n[0] for n in nodes}:
+                here = sum(r for n, r, g, _ in nodes if n == name and g == index)
+                assert group.max_per_node is None or here <= group.max_per_node
+        if spec.reservation is None:
+            self._one_domain([n[0] for n in nodes], spec.placement.required_level.value)
+
+    def _one_domain(self, names: list[str], level: str) -> None:
+        if level == "node":
+            assert len(set(names)) == 1
+            return
+        depth = LEVELS.index(level) + 1
+        paths = [self.nodes[n].path for n in names]
+        tops = {tuple(getattr(p, part) for part in LEVELS[:depth]) for p in paths}
+        assert len(tops) == 1, f"one {level} holds the gang"
+
+    def labels(self, node: RegisterNode) -> dict[str, str]:
+        path = {level: getattr(node.path, level) for level in LEVELS}
+        return {**node.labels, **path, "node": node.node}
+
+    def check_slots(self) -> None:
+        """No slot twice: started attempts and holdings fit on each node."""
+        used: dict[str, int] = {}
+        host: dict[str, list[int]] = {}
+        inside: dict[tuple[str, str], int] = {}
+        for job in self.jobs.values():
+            attempt = job.attempt
+            for name, replicas, index, device in attempt.nodes if attempt else ():
+                group = job.spec.groups[index]
+                if attempt is not None and not attempt.waits:
+                    cpu = host.setdefault(name, [0, 0])
+                    cpu[0] += replicas * group.host_cpu_milli
+                    cpu[1] += replicas * group.host_memory_mib
+                slots = replicas * group.slots if device < 0 else 0
+                if job.spec.reservation is not None:
+                    key = (job.spec.reservation, name)
+                    inside[key] = inside.get(key, 0) + slots
+                elif attempt is not None and not attempt.waits:
+                    used[name] = used.get(name, 0) + slots
+        for (reservation, name), slots in inside.items():
+            assert slots <= self.held[reservation].get(name, 0), "inside what is held"
+        for (name, device), milli in self.devices().items():
+            used[name] = used.get(name, 0) + 1
+            assert milli <= 1000, f"device {device} of {name} is shared by more than all of it"
+        for name, slots in used.items():
+            assert slots <= self.nodes[name].slots, f"{name} has {slots} slots in use"
+        for name, (cpu_milli, memory_mib) in host.items():
+            assert cpu_milli <= self.nodes[name].host_cpu_milli
+            assert memory_mib <= self.nodes[name].host_memory_mib
+
+    def devices(self) -> dict[tuple[str, int], int]:
+        shared: dict[tuple[str, int], int] = {}
+        for job in self.jobs.values():
+            for name, replicas, index, device in job.attempt.nodes if job.attempt else ():
+                if device >= 0:
+                    milli = replicas * job.spec.groups[index].share_milli
+                    shared[(name, device)] = shared.get((name, device), 0) + milli
+        return shared
+
+    def check_devices(self) -> None:
+        for (name, device), milli in self.devices().items():
+            assert 0 <= device < self.nodes[name].slots
+            assert milli <= 1000
+
+    # --- quota by brute force ---
+
+    def usage(self) -> dict[tuple[str, str], int]:
+        """By (account, type), thousandths of slots of its own queues' attempts."""
+        owner = {q.queue: a.account for a in self.accounts.values() for q in a.queues}
+        used: dict[tuple[str, str], int] = {}
+        for job in self.jobs.values():
+            if job.attempt is None or job.spec.reservation is not None:
+                continue
+            size = sum(g.count * g.slots * g.share_milli for g in job.spec.groups)
+            key = (owner[job.spec.queue], job.attempt.accelerator)
+            used[key] = used.get(key, 0) + size
+        return used
+
+
+def _parse(type_: str, data: bytes) -> Command:
+    command: Command = COMMANDS[type_].model_validate_json(data)
+    return command
