@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -16,6 +17,9 @@ from typing import Any
 
 import httpx
 import pytest
+
+from domain.ports import Message
+from streams.sqlite import Database, SqliteCommandSink
 
 ROOT = Path(__file__).parents[2]
 START_S = 60
@@ -74,6 +78,22 @@ def address(process: subprocess.Popen[bytes], log: Path) -> str:
     raise AssertionError(f"the cell did not start: {log.read_text()}")
 
 
+def letters(state_dir: Path, amount: int) -> list[dict[str, Any]]:
+    """The dead letters, once there are so many."""
+    deadline = time.monotonic() + ANSWER_S
+    found: list[dict[str, Any]] = []
+    while time.monotonic() < deadline and len(found) < amount:
+        found = aquifer(state_dir, "dead-letters", "list")["dead_letters"]
+    assert len(found) == amount
+    return found
+
+
+def put_garbage(folder: Path) -> None:
+    database = Database(folder / "cell.sqlite")
+    asyncio.run(SqliteCommandSink(database).send(Message(b"\xff garbage")))
+    database.close()
+
+
 def until_finished(client: httpx.Client, job: str) -> dict[str, Any]:
     deadline = time.monotonic() + ANSWER_S
     answer: dict[str, Any] = {}
@@ -113,6 +133,12 @@ def test_a_live_cell_takes_jobs_over_http_and_goes_on_after_a_restart(tmp_path: 
         aquifer(folder, "submit", "mine-2", *words)
         until_finished(client, "mine-2")
         assert client.get("/v1/summary").json()["round"] > before
+        put_garbage(folder)
+        (letter,) = letters(folder, 1)
+        assert (letter["code"], letter["value"]) == ("invalid_utf8", "\\xff garbage")
+        aquifer(folder, "dead-letters", "resend", letter["place"])
+        again = letters(folder, 2)[1]
+        assert (again["code"], again["place"] != letter["place"]) == (letter["code"], True)
     verdict = aquifer(folder, "audit", "verify")
     assert verdict["intact"]
     assert verdict["decided_again"] == verdict["rounds"] > before
