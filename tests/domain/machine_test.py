@@ -168,7 +168,7 @@ class Machine(RuleBasedStateMachine):
         preemptible: bool,
         restarts: int,
     ) -> None:
-        several = (group,)
+        several: tuple[c.ReplicaGroup, ...] = (group,)
         if second is not None and group.slots and second.slots:
             several = (group, second.model_copy(update={"name": "rest"}))
         self.jobs += 1
