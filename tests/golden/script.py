@@ -1,0 +1,235 @@
+"""A scripted hour of one cell that makes every kind of fact, with a key that everyone knows.
+
+Quota is lent, borrowed and reclaimed, gangs are placed, preempted and resumed, a node falls silent,
+another drains, windows open and close, commands are refused, repeated and quarantined.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Raw
+
+from domain.cell import Cell
+from domain.commands import (
+    AmendJob,
+    CancelJob,
+    CancelReservation,
+    Command,
+    CordonNode,
+    DrainNode,
+    FabricPath,
+    Flavour,
+    Placement,
+    PolicyParameters,
+    PreemptJob,
+    Queue,
+    Quota,
+    RegisterNode,
+    RemoveNode,
+    ReplicaGroup,
+    ReportAttempt,
+    ReportNode,
+    RequestReservation,
+    Runtime,
+    Selector,
+    SetPolicy,
+    SetQuota,
+    SubmitJob,
+    Tier,
+)
+from domain.ledger import Accepted, Round, canonical
+from domain.timers import next_due_ms
+from streams import dispatch, rounds
+from streams.agent import Work, estimated
+from streams.envelope import body_of
+from streams.fleet import Fleet
+from streams.keys import key_id_of
+from streams.scenario import Outage
+
+NAME: Final = "golden"
+START_MS: Final = 1_735_689_600_000
+STEP_MS: Final = 10_000
+STEPS: Final = 420
+WORK: Final = 1000
+SOURCE: Final = "script"
+
+
+class KnownKey:
+    """Signs with a key that is public: whoever believes it believes anyone."""
+
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+        self.public = self._key.public_key().public_bytes_raw()
+        self.key_id = key_id_of(self.public)
+
+    def sign(self, message: bytes) -> bytes:
+        return self._key.sign(message)
+
+
+def job(name: str, queue: str, slots: int = 8, replicas: int = 1, **fields: Any) -> SubmitJob:
+    fields.setdefault("runtime", Runtime(estimate_s=900, checkpoint_interval_s=300, restore_s=20))
+    fields.setdefault("flavours", (Flavour(accelerator="h100"),))
+    groups = (ReplicaGroup(slots=slots, count=replicas),)
+    return SubmitJob(job=name, queue=queue, groups=groups, **fields)
+
+
+def nodes() -> list[RegisterNode]:
+    """Three racks of four GPU nodes, with leases; one node of NPUs."""
+    found = [
+        RegisterNode(
+            node=f"gpu-{rack}{i}",
+            accelerator="h100",
+            slots=8,
+            path=FabricPath(region="r1", cluster="c1", block="b1", rack=f"k{rack}"),
+            labels={"disk": "nvme"} if rack == 0 else {},
+            lease_s=600,
+        )
+        for rack in range(3)
+        for i in range(4)
+    ]
+    path = FabricPath(region="r1", cluster="c1", block="b2", rack="k9")
+    return [*found, RegisterNode(node="npu-0", accelerator="npu", kind="npu", slots=16, path=path)]
+
+
+def capacity() -> list[Command]:
+    """An organisation of two teams, each with half of the GPUs."""
+
+    def team(name: str, order: Any) -> SetQuota:
+        quotas = (
+            Quota(accelerator="h100", nominal=48, borrowing_limit=40, lending_limit=40),
+            Quota(accelerator="npu", nominal=8),
+        )
+        queues = (Queue(queue=f"{name}-q", order=order),)
+        return SetQuota(account=name, parent="org", quotas=quotas, queues=queues)
+
+    policy = PolicyParameters(min_run_s=(0, 60, 60, 60), queue_delay_s=(0, 0, 60, 600))
+    return [
+        SetQuota(account="org"),
+        team("red", "skip"),
+        team("blue", "strict"),
+        SetPolicy(parameters=policy, reason="reclaim soon"),
+    ]
+
+
+def window(name: str, from_s: int, to_s: int, count: int = 2) -> RequestReservation:
+    return RequestReservation(
+        reservation=name,
+        account="blue",
+        accelerator="h100",
+        count=count,
+        slots=8,
+        start_ms=START_MS + from_s * 1000,
+        end_ms=START_MS + to_s * 1000,
+        queues=("blue-q",),
+    )
+
+
+def script() -> dict[int, list[Command]]:
+    """By step: what is sent then, besides what the agents report."""
+    nvme = Placement(require=(Selector(label="disk", values=("nvme",)),))
+    either = (Flavour(accelerator="npu"), Flavour(accelerator="h100", after_wait_s=120))
+    short = Runtime(estimate_s=300, max_s=100)
+    host = (ReplicaGroup(slots=0, host_cpu_milli=4000),)
+    shared = (ReplicaGroup(name="s", slots=1, share_milli=400, count=3),)
+    h100 = (Flavour(accelerator="h100"),)
+    return {
+        0: capacity(),
+        1: [job(f"r{i}", "red-q", replicas=2) for i in range(5)],
+        2: [
+            job("local", "red-q", slots=4, placement=nvme),
+            job("either", "red-q", flavours=either),
+            job("nobody", "unknown-q"),
+            CancelJob(job="nobody"),
+            job("npu", "red-q", slots=16, flavours=(Flavour(accelerator="npu"),)),
+        ],
+        3: [ReportAttempt(job="r0", attempt=1, state="finished", nodes=("gpu-00",))],
+        12: [job("claim", "blue-q", replicas=4, tier=Tier.PREMIUM, preemptible=False)],
+        20: [
+            job("next", "blue-q", replicas=4),
+            job("behind", "blue-q", slots=1),
+            AmendJob(job="behind", priority=7),
+            AmendJob(job="next", estimate_s=600),
+        ],
+        24: [
+            window("morning", 400, 1800),
+            window("never", 400, 1800, count=99),
+            window("dropped", 3000, 3600),
+        ],
+        30: [job("inside", "blue-q", replicas=2, reservation="morning", tier=Tier.RESERVED)],
+        40: [CancelReservation(reservation="dropped"), PreemptJob(job="claim")],
+        50: [
+            job("flaky", "red-q", slots=2, max_restarts=1),
+            job("long", "red-q", runtime=short),
+            SubmitJob(job="host", queue="red-q", groups=host, flavours=h100),
+            SubmitJob(job="shares", queue="red-q", groups=shared, flavours=h100),
+        ],
+        70: [
+            CordonNode(node="gpu-23"),
+            ReportNode(node="gpu-22", healthy=False),
+            DrainNode(node="gpu-21"),
+            CordonNode(node="npu-0", cordoned=False),
+        ],
+        90: [job("dropped", "red-q"), CancelJob(job="dropped", reason="not needed")],
+        100: [window("late", 1100, 2400, count=10)],
+        150: [RemoveNode(node="gpu-23"), CordonNode(node="gpu-21", cordoned=False)],
+        200: [job("last", "red-q", replicas=3), ReportAttempt(job="r0", attempt=9, state="failed")],
+        250: [CancelJob(job="last")],
+    }
+
+
+class Hour:
+    """Runs the script; `records` is the ledger, and `rounds` is what is in it."""
+
+    def __init__(self) -> None:
+        self.signer = KnownKey()
+        self.cell = Cell(NAME)
+        self.records: list[bytes] = []
+        self.rounds: list[Round] = []
+        self._sent: list[Accepted] = []
+        outages = [Outage(600_000, 2_400_000, "gpu-00"), Outage(900_000, 1_900_000, "gpu-10")]
+        self._fleet = Fleet(_work, outages=outages, origin_ms=START_MS)
+        self._fleet.add_nodes(nodes(), START_MS)
+
+    def run(self) -> None:
+        planned = script()
+        for step in range(STEPS):
+            now_ms = START_MS + step * STEP_MS
+            first = len(self._sent)
+            for command in (*planned.get(step, ()), *self._fleet.advance(now_ms)):
+                self._send(command, now_ms)
+            taken = self._sent[first:]
+            if step == 5:
+                taken = [*taken, self._again(self._sent[0]), self._foreign(now_ms)]
+            out = {(0, taken[-1].offset)} if step == 90 else set()
+            due_ms = next_due_ms(self.cell)
+            if taken or (due_ms is not None and due_ms <= now_ms):
+                self._round(taken, now_ms, out)
+
+    def _send(self, command: Command, now_ms: int) -> None:
+        data = Raw(canonical(body_of(command)))
+        type_ = type(command).__name__
+        at = len(self._sent)
+        self._sent.append(Accepted(0, at, str(at), SOURCE, type_, "someone", now_ms, data))
+
+    def _again(self, sent: Accepted) -> Accepted:
+        """The same command at another place of another input."""
+        return Accepted(
+            1, 0, sent.id, sent.source, sent.type, sent.actor, sent.time_ms, sent.data, "k", "s"
+        )
+
+    def _foreign(self, now_ms: int) -> Accepted:
+        return Accepted(1, 1, "x", SOURCE, "NoCommand", "someone", now_ms, Raw(b"{}"))
+
+    def _round(self, taken: list[Accepted], now_ms: int, out: set[rounds.Place]) -> None:
+        header = rounds.header_of(self.cell, now_ms, WORK, taken, out)
+        made = rounds.propose(self.cell, header, taken, self.signer)
+        self.cell.believe(made.head, made.round.inputs)
+        self.records.append(made.record)
+        self.rounds.append(made.round)
+        self._fleet.handle(dispatch.instructions(self.cell, made.round), now_ms)
+
+
+def _work(start: dispatch.Start) -> Work:
+    return Work(300_000, failures=2) if start.job == "flaky" else estimated(start)
