@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -79,12 +78,12 @@ def api(
 ) -> None:
     """Serve the read API of a cell on Kafka and Cassandra, until stopped."""
     from aquifer.settings import load
+    from aquifer.together import until_stopped
 
     settings = load()
     if settings.kafka is None:
         raise Misuse("AQUIFER_KAFKA is not set: the embedded cell's API is in `aquifer run`")
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_api(settings, settings.kafka, listen(settings, port)))
+    until_stopped(_api(settings, settings.kafka, listen(settings, port)))
 
 
 async def _api(settings: Settings, bootstrap: str, listener: socket.socket) -> None:

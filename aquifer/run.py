@@ -6,9 +6,7 @@ was said the same cell lives on: decider, fleet, projector and read API in this 
 
 from __future__ import annotations
 
-import asyncio
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -53,9 +51,9 @@ def run(
     if listener is None:
         return
     from aquifer.live import Life, live
+    from aquifer.together import until_stopped
 
-    with suppress(KeyboardInterrupt):
-        asyncio.run(live(settings, place, origin, Life(seed, jobs, speed), listener))
+    until_stopped(live(settings, place, origin, Life(seed, jobs, speed), listener))
 
 
 def _day(settings: Settings, place: Folder, seed: int, jobs: int, as_json: bool) -> Origin:

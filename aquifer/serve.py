@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +35,7 @@ def worker(
     if unknown:
         fail(f"--role: {', '.join(sorted(unknown))} is none of {', '.join(ROLES)}", USAGE)
     roles = tuple(r for r in ROLES if r in (role or ROLES))
-    _until_stopped(_worker(settings, _bootstrap(settings), roles))
+    _play(_worker(settings, _bootstrap(settings), roles))
 
 
 def agents(
@@ -51,7 +49,7 @@ def agents(
     from aquifer.settings import load
 
     settings = load()
-    _until_stopped(_agents(settings, _bootstrap(settings), _specs(nodes), speed))
+    _play(_agents(settings, _bootstrap(settings), _specs(nodes), speed))
 
 
 def _bootstrap(settings: Settings) -> str:
@@ -75,23 +73,20 @@ def _specs(path: Path | None) -> list[RegisterNode]:
     return specs
 
 
-def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run until Ctrl-C or SIGTERM; what it raises ends the process with 1."""
-    import signal
-
+def _play(work: Coroutine[Any, Any, None]) -> None:
+    """Run until stopped; what it raises ends the process with 1, for whoever starts it again."""
     from aiokafka.errors import KafkaError
 
+    from aquifer.together import until_stopped
     from streams.decider import OutcomeUnknown
     from streams.remembered import LogTooShort
     from streams.rounds import Poisoned
     from streams.topics import WrongTopics
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt):
-        try:
-            asyncio.run(work)
-        except (KafkaError, LogTooShort, OutcomeUnknown, OSError, Poisoned, WrongTopics) as error:
-            fail(f"{type(error).__name__}: {error}")
+    try:
+        until_stopped(work)
+    except (KafkaError, LogTooShort, OutcomeUnknown, Poisoned, WrongTopics) as error:
+        fail(f"{type(error).__name__}: {error}")
 
 
 async def _agents(

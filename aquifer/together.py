@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
+
+
+def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run it until it ends, or until Ctrl-C or SIGTERM, which are a good end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(work)
 
 
 async def together(*work: Coroutine[Any, Any, None]) -> None:

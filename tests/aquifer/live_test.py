@@ -47,8 +47,8 @@ def aquifer(state_dir: Path, *words: str) -> dict[str, Any]:
 
 
 @contextmanager
-def living(folder: Path, log: Path) -> Iterator[httpx.Client]:
-    """A live cell and a client of its API; at the end it is interrupted, and ends well."""
+def living(folder: Path, log: Path, stop: signal.Signals) -> Iterator[httpx.Client]:
+    """A live cell and a client of its API; at the end it gets a signal, and ends well."""
     words = ["run", "--folder", str(folder), "--jobs", "60", "--port", "0", "--speed", "600"]
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -61,7 +61,7 @@ def living(folder: Path, log: Path) -> Iterator[httpx.Client]:
         try:
             with httpx.Client(base_url=address(process, log), timeout=ANSWER_S) as client:
                 yield client
-            process.send_signal(signal.SIGINT)
+            process.send_signal(stop)
             assert process.wait(ANSWER_S) == 0, log.read_text()
         finally:
             process.kill()
@@ -116,7 +116,7 @@ def test_a_live_cell_takes_jobs_over_http_and_goes_on_after_a_restart(tmp_path: 
         "tier": "premium",
         "runtime": {"estimate_s": 300},
     }
-    with living(folder, tmp_path / "first.log") as client:
+    with living(folder, tmp_path / "first.log", signal.SIGINT) as client:
         for _ in range(2):  # sent twice under one key: one job
             answer = client.post(
                 "/v1/commands/SubmitJob", json=job, headers={"Idempotency-Key": "k1"}
@@ -127,7 +127,7 @@ def test_a_live_cell_takes_jobs_over_http_and_goes_on_after_a_restart(tmp_path: 
         assert events[0] == "JobAdmitted"
         assert events[-1] == "JobFinished"
         before = client.get("/v1/summary").json()["round"]
-    with living(folder, tmp_path / "second.log") as client:
+    with living(folder, tmp_path / "second.log", signal.SIGTERM) as client:
         assert until_finished(client, "mine-1")["events"] == story["events"]
         words = ("--queue", "search-urgent", "--accelerator", "a100", "--estimate-s", "60")
         aquifer(folder, "submit", "mine-2", *words)
