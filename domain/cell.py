@@ -83,6 +83,8 @@ class Cell:
         """Started attempts outside of reservations that may be preempted, by type and tier."""
         self.wake_ms: int | None = None
         """The next round should be at this time or before: a claim will have waited enough."""
+        self.unfinished = False
+        """The last round's work was spent before all that may start was tried."""
         self.needs: dict[bytes, Need] = {}
         self.demands: dict[tuple[object, ...], Demand] = {}
         self.next_need = 0
@@ -106,6 +108,7 @@ class Cell:
         self._accepted = accepted
         self._commands.clear()
         self.wake_ms = None
+        self.unfinished = False
         self.memory.forget(self.now_ms - self.policy.duplicate_window_s * 1000)
         for job in self.timers.rested_jobs(self.now_ms):
             job.not_before_ms = 0

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CLAIMS_TRIED: Final = 16
 """Blocked shapes of a round for which victims are searched."""
 
+ROUND_IS_FULL: Final = "round_is_full"
+"""Told to shapes that were never tried; those that were keep the reason that they have."""
+
 Line = tuple[int, int, int, int, "Shape"]
 """(-priority; rank, seniority and number of the head; shape)"""
 
@@ -65,7 +68,9 @@ class Scheduling:
             else:
                 heappop(heap)
         if heap:
-            self._tell_all((e[4] for *_, lines in heap for e in lines), Blocked("round_is_full"))
+            self.cell.unfinished = True
+            unreached = (e[4] for *_, lines in heap for e in lines)
+            self._tell_all((s for s in unreached if not s.reason), Blocked(ROUND_IS_FULL))
         self._tell_blocked()
         self._claim()
 

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final
 
 from msgspec import Struct
 
 from domain.cell import Cell
 from domain.ledger import Accepted, Head, Round, Signer, Verifier, offsets
 from domain.ports import Clock, Inbox, Log, Snapshots
+from domain.scheduling import ROUND_IS_FULL
 from domain.timers import next_due_ms
 from streams import rounds
 from streams.reader import LedgerReader, catch_up, restore
 from streams.remembered import LogTooShort, RememberedHead
 from streams.rounds import Candidate, Place, Poisoned
-
-FULL: Final = "round_is_full"
-"""Reason of a shape that was not reached before the round's work was spent."""
 
 
 class Settings(Struct, frozen=True):
@@ -116,7 +113,9 @@ class Decider:
         believed record does not fold to its own state.
         """
         cell = self._cell = await self._rebuilt()
-        self._full, self._quiet_ms = False, None
+        untried = ("", ROUND_IS_FULL)
+        self._full = any(s.waiting and s.reason in untried for s in cell.shapes.values())
+        self._quiet_ms = None
         self._save_if_due()
         await self._on_recovered(cell)
         return cell
@@ -219,9 +218,7 @@ class Decider:
         self._reader.advance(candidate.head, position)
         await self._remember(candidate.head)
         self._facts += len(round.facts)
-        self._full = bool(round.facts) and any(
-            s.waiting and s.reason == FULL for s in cell.shapes.values()
-        )
+        self._full = bool(round.facts) and cell.unfinished
         idle = not round.facts and not round.commands
         self._quiet_ms = next_due_ms(cell) if idle else None
         await self._on_believed(round, cell)

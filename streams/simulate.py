@@ -18,7 +18,7 @@ from domain.ledger import Accepted, Round, Signer, canonical
 from domain.timers import next_due_ms
 from streams import dispatch, rounds
 from streams.agent import estimated
-from streams.decider import FULL, Settings
+from streams.decider import Settings
 from streams.envelope import body_of
 from streams.fleet import Fleet
 from streams.measure import Measure
@@ -155,9 +155,7 @@ class Simulation:
         self._append(candidate.record)
         cell.believe(candidate.head, made.inputs)
         self._due_ms = next_due_ms(cell)
-        self._full = bool(made.facts) and any(
-            s.waiting and s.reason == FULL for s in cell.shapes.values()
-        )
+        self._full = bool(made.facts) and cell.unfinished
         self.fleet.handle(dispatch.instructions(cell, made), self.now_ms)
         self.measure.observe(made, cell)
         return made
