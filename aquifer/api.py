@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ from aquifer.output import note
 
 if TYPE_CHECKING:
     from aquifer.settings import Settings
+    from domain.commands import Command
     from domain.ports import Clock, CommandSink, DeadLetters
     from projections.cassandra_store import CassandraStore
     from projections.services import Services
@@ -36,15 +38,18 @@ def services(
     from domain.ports import Message
     from projections.cursors import Cursors
     from projections.services import Services
-    from streams.envelope import structured
+    from streams.envelope import ACTOR, structured
+
+    def envelope(command: Command, source: str, id_: str, actor: str | None) -> Message:
+        message = structured(command, source=source, id=id_, time_ms=clock.now_ms())
+        named = ((ACTOR, actor.encode()),) if actor is not None else ()
+        return Message(message.value, message.headers + named, message.key)
 
     key = settings.cursor_key
     return Services(
         store=store,
         cell=settings.cell,
-        envelope=lambda command, source, id_: structured(
-            command, source=source, id=id_, time_ms=clock.now_ms()
-        ),
+        envelope=envelope,
         sink=sink if settings.actors is None else None,
         dead_letters=dead_letters,
         resend=lambda letter: Message(letter.value, letter.headers, letter.key),
@@ -61,16 +66,43 @@ def listen(settings: Settings, port: int | None) -> socket.socket:
         raise Trouble(f"cannot listen on {settings.host}:{port}: {error.strerror}") from error
 
 
-async def serve(given: Services, listener: socket.socket) -> None:
-    """Serve until a signal comes."""
+async def serve(settings: Settings, given: Services, listener: socket.socket) -> None:
+    """Serve until a signal comes; who asks from outside is known, limited and answered faster."""
     import uvicorn
 
     from projections.http import create_app
 
     host, port, *_ = listener.getsockname()
-    note(f"read API and dashboard: http://{host}:{port}")
-    config = uvicorn.Config(create_app(given), log_level="warning")
-    await uvicorn.Server(config).serve(sockets=[listener])
+    async with _guarded(settings, given) as guarded:
+        note(f"read API and dashboard: http://{host}:{port}")
+        config = uvicorn.Config(create_app(guarded), log_level="warning")
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+
+@asynccontextmanager
+async def _guarded(settings: Settings, given: Services) -> AsyncIterator[Services]:
+    """The services with readers, limits and cache. Raises Misuse for a wrong table of readers."""
+    from projections.access import Readers
+    from projections.cache import Cache
+    from projections.limits import Limits
+    from projections.volatile import Volatile
+
+    try:
+        readers = Readers.load(settings.readers) if settings.readers else None
+    except (OSError, ValueError) as error:
+        raise Misuse(f"AQUIFER_READERS: {error}") from error
+    shared = Volatile(settings.redis.get_secret_value()) if settings.redis else None
+    rate = settings.rate_limit
+    try:
+        yield replace(
+            given,
+            readers=readers,
+            limits=Limits(rate, 2 * rate, shared) if rate else None,
+            cache=Cache(shared) if shared else None,
+        )
+    finally:
+        if shared:
+            await shared.close()
 
 
 def api(
@@ -96,7 +128,7 @@ async def _api(settings: Settings, bootstrap: str, listener: socket.socket) -> N
         KafkaDeadLetters(bootstrap, settings.cell) as letters,
     ):
         given = services(settings, store, SystemClock(), sink, letters)
-        await serve(given, listener)
+        await serve(settings, given, listener)
 
 
 async def connect_cassandra(settings: Settings) -> CassandraStore:

@@ -77,7 +77,7 @@ async def live(
                 ports.run_fleet(origin.fleet, session),
                 _feed(ports, clock, session, origin.work, life),
                 follow(ledger, store),
-                serve(given, listener),
+                serve(settings, given, listener),
             )
         finally:
             await store.close()

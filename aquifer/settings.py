@@ -44,6 +44,10 @@ class Settings(BaseModel):
     """JSON list of the public keys whose records are believed; by default the state directory's."""
     actors: Path | None = None
     """Table of who may give which commands, signed with which keys; without it all may."""
+    readers: Path | None = None
+    """Table of who may read and submit over HTTP, with which tokens; without it anyone may."""
+    rate_limit: Annotated[int, Field(ge=0, le=1_000_000)] = 500
+    """Requests a second of one caller of the read API, after a burst of twice as many; 0: any."""
     host: str = "127.0.0.1"
     """Address on which the read API listens."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from projections.reading import Reading
 from projections.store import Fields
-from projections.tables import BUCKET, TABLES, Key
+from projections.tables import BUCKET, Key
 
 SCANNED: Final = 5000
 """Rows that one request looks at; a page may be short, and `next` goes on from there."""
@@ -44,15 +44,11 @@ async def _collect(
 ) -> tuple[list[Fields], Key | None]:
     """Rows that are kept, and where to go on; None at the end of the partition."""
     items: list[Fields] = []
-    names = TABLES[table].clustering
     scanned = 0
     while True:
-        rows = await read.store.scan(
-            table, (read.cell, *partition), after=after, limit=CHUNK, backwards=backwards
-        )
-        for row in rows:
-            after = tuple(row[n] for n in names)
-            if keep(row):
+        rows = await read.scan(table, partition, after, CHUNK, backwards)
+        for after, row in rows:
+            if row is not None and keep(row):
                 items.append(row)
                 if len(items) == limit:
                     return items, after

@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from projections.cache import Remembered
+
 
 class Problem(Exception):
     """Ends a request with a problem document."""
@@ -69,6 +71,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(NotModified)
     async def not_modified(request: Request, error: NotModified) -> Response:
         return Response(status_code=304, headers=error.headers)
+
+    @app.exception_handler(Remembered)
+    async def remembered(request: Request, error: Remembered) -> Response:
+        return Response(error.body, headers=error.headers, media_type="application/json")
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -36,7 +36,7 @@ OF_A_JOB: Final = "job"
 
 def project(cell: Cell, round: Round, head: Head, changes: Changes) -> list[Row]:
     """Rows after the round; `cell` is the state after it."""
-    made = _Rows(cell, round, head)
+    made = _Rows(cell, round, head, changes)
     made.history()
     for entity in _with_kin(changes):
         made.entity(entity)
@@ -79,8 +79,10 @@ def _add_family(account: Account, found: dict[Entity, None]) -> None:
 
 
 class _Rows:
-    def __init__(self, cell: Cell, round: Round, head: Head) -> None:
+    def __init__(self, cell: Cell, round: Round, head: Head, changes: Changes) -> None:
         self.cell = cell
+        self.left = {(e.kind, e.id): e for e in changes.gone if isinstance(e, Job | Reservation)}
+        """What the round ended, which facts before its end speak of."""
         self.round = round
         self.head = head
         self.number = round.header.round
@@ -132,7 +134,8 @@ class _Rows:
         if isinstance(fact, DECISIONS):
             subject = fact.preemptor if isinstance(fact, facts.PreemptionDecided) else fact.job
             key = (self.number // BUCKET, self.number, n)
-            self.put("decisions", key, {**event, "subject": subject})
+            account = self._account_of(fact, subject)
+            self.put("decisions", key, {**event, "subject": subject, "account": account})
         if isinstance(fact, facts.PreemptionDecided):
             for victim in fact.victims:
                 # A victim learns rule and cost, and not for whom it had to go.
@@ -147,6 +150,18 @@ class _Rows:
             amended: str = msgspec.json.decode(self.round.commands[fact.command].data)["job"]
             return amended
         return getattr(fact, OF_A_JOB, None)
+
+    def _account_of(self, fact: facts.AnyFact, subject: str) -> str:
+        """Whose claim was decided on; nobody's if an operator asked."""
+        if isinstance(fact, facts.PreemptionDecided) and fact.cause == "operator":
+            return ""
+        if isinstance(fact, facts.PreemptionDecided) and fact.cause == "reservation":
+            found = self.cell.reservations.get(subject) or self.left["reservation", subject]
+            assert isinstance(found, Reservation), "it is kept by its kind"
+            return found.spec.account
+        job = self.cell.jobs.get(subject) or self.left["job", subject]
+        assert isinstance(job, Job), "it is kept by its kind"
+        return job.shape.queue.account.id
 
     def _outcomes(self) -> None:
         refused = {r.command: r for r in self.round.refusals}

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 
 from domain.commands import Command
 from domain.ports import CommandSink, DeadLetter, DeadLetters, Message
+from projections.access import Reader, Readers, Sight, Sights
+from projections.cache import Cache
 from projections.cursors import Cursors
-from projections.store import Store
+from projections.limits import Limits
+from projections.store import Applied, Store
 
 
 def _no_trouble() -> list[str]:
@@ -21,17 +24,25 @@ class Services:
     store: Store
     cell: str
     """The cell that is served."""
-    envelope: Callable[[Command, str, str], Message] | None = None
-    """(command, source, id) -> message, for those who submit over HTTP."""
+    envelope: Callable[[Command, str, str, str | None], Message] | None = None
+    """(command, source, id, actor) -> message, for those who submit over HTTP."""
     sink: CommandSink | None = None
     """Where commands go; None: this API only reads."""
     dead_letters: DeadLetters | None = None
     resend: Callable[[DeadLetter], Message] | None = None
     """What is sent again for a dead letter."""
     cursors: Cursors = field(default_factory=lambda: Cursors(secrets.token_bytes(32)))
+    readers: Readers | None = None
+    """Who may read and submit; None: anyone, everything."""
+    limits: Limits | None = None
+    cache: Cache | None = None
     wait_s: float = 5.0
     """At most so long a reader waits for its `min_round`."""
     trouble: Callable[[], list[str]] = _no_trouble
     """Why the process is not ready, if it is not."""
     gauges: Mapping[str, Callable[[], float]] = field(default_factory=dict)
     """Further metrics by name."""
+    sights: Sights = field(default_factory=Sights)
+
+    async def sight(self, reader: Reader | None, applied: Applied) -> Sight:
+        return await self.sights.of(reader, self.store, self.cell, applied)

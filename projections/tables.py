@@ -184,7 +184,13 @@ TABLES: Final[dict[str, Table]] = dict(
             "decisions",
             {"bucket": "int"},
             {"round": "int", "n": "int"},
-            {"at_ms": "int", "event": "text", "subject": "text", "body": "json"},
+            {
+                "at_ms": "int",
+                "event": "text",
+                "subject": "text",
+                "account": "text",
+                "body": "json",
+            },
         ),
         table(
             "rounds",

@@ -14,7 +14,7 @@ const CAUSES = {
 export function drawDecisions(decisions) {
   const rows = decisions.map((decision) => {
     const { event, subject, at_ms: at, round, body } = decision;
-    const who = body.cause === "reservation" ? subject : jobLink(subject);
+    const who = linked(subject, body.cause);
     const line = el("div", { class: "line" },
       el("span", { class: `tag ${event}` }, NAMES[event] ?? event),
       el("span", { class: "grow" }, who, " ", outcome(event, body)),
@@ -22,6 +22,11 @@ export function drawDecisions(decisions) {
     return el("li", {}, line, el("div", { class: "why" }, why(event, body)));
   });
   fill($("decisions"), rows.length ? rows : [empty("Nothing has been decided yet.")]);
+}
+
+function linked(subject, cause) {
+  if (!subject) return "an operator";
+  return cause === "reservation" ? subject : jobLink(subject);
 }
 
 function outcome(event, body) {

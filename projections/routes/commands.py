@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import uuid
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import TypeAdapter, ValidationError
 
 from domain.commands import COMMANDS, Command
 from domain.ports import DeadLetter
+from projections.access import Reader, authorise
 from projections.problems import Problem, fields_of
-from projections.reading import services_of
+from projections.reading import Admitted, Limit, services_of
 from projections.services import Services
 
 router = APIRouter(prefix="/v1", tags=["commands"])
 
 MAX_BODY: Final = 64 * 1024
 SOURCE: Final = "http"
+"""Source of the open API's commands; that of a known reader ends in its name."""
 _adapters: Final = {name: TypeAdapter(model) for name, model in COMMANDS.items()}
 
 Given = Annotated[Services, Depends(services_of)]
@@ -27,6 +30,7 @@ Given = Annotated[Services, Depends(services_of)]
 async def submit(
     request: Request,
     services: Given,
+    reader: Admitted,
     type: str,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=128)] = None,
 ) -> dict[str, Any]:
@@ -39,9 +43,14 @@ async def submit(
     if type not in COMMANDS:
         raise Problem(404, "unknown_type", f"no command is named {type!r}", known=sorted(COMMANDS))
     command = _parsed(type, await _body(request))
+    sight = await services.sight(reader, await services.store.applied(services.cell))
+    await authorise(sight, services.store, services.cell, command)
+    source = f"{SOURCE}.{reader.actor}" if reader else SOURCE
     id_ = idempotency_key or uuid.uuid4().hex
-    await services.sink.send(services.envelope(command, SOURCE, id_))
-    return {"source": SOURCE, "id": id_, "type": type, "outcome": f"/v1/commands/{SOURCE}/{id_}"}
+    actor = reader.actor if reader else None
+    await services.sink.send(services.envelope(command, source, id_, actor))
+    outcome = f"/v1/commands/{quote(source)}/{quote(id_, safe='')}"
+    return {"source": source, "id": id_, "type": type, "outcome": outcome}
 
 
 async def _body(request: Request) -> bytes:
@@ -63,23 +72,29 @@ def _parsed(type: str, body: bytes) -> Command:
 
 
 @router.get("/dead-letters")
-async def dead_letters(services: Given, limit: int = 100, after: str = "") -> dict[str, Any]:
+async def dead_letters(
+    services: Given,
+    reader: Admitted,
+    limit: Limit = 100,
+    after: Annotated[str, Query(max_length=64, description="`next` of the page before.")] = "",
+) -> dict[str, Any]:
     """Messages that were not accepted, oldest first, with their reasons; bytes as escaped text."""
+    _operators_only(reader)
     items: list[dict[str, Any]] = []
     passed = not after
     async for letter in _letters(services):
         if passed:
             items.append(_shown(letter))
-            if len(items) >= min(max(limit, 1), 1000):
+            if len(items) == limit:
                 break
         passed = passed or _place(letter) == after
-    more = len(items) >= min(max(limit, 1), 1000)
-    return {"items": items, "next": items[-1]["place"] if items and more else None}
+    return {"items": items, "next": items[-1]["place"] if len(items) == limit else None}
 
 
 @router.post("/dead-letters/{place}/resend", status_code=202)
-async def resend(services: Given, place: str) -> dict[str, Any]:
+async def resend(services: Given, reader: Admitted, place: str) -> dict[str, Any]:
     """Send the message once more, as it is, through the same checks."""
+    _operators_only(reader)
     if services.sink is None or services.resend is None:
         raise Problem(405, "read_only", "this API takes no commands")
     async for letter in _letters(services):
@@ -87,6 +102,11 @@ async def resend(services: Given, place: str) -> dict[str, Any]:
             await services.sink.send(services.resend(letter))
             return {"place": place, "resent": True}
     raise Problem(404, "not_found", f"no dead letter stands at {place!r}")
+
+
+def _operators_only(reader: Reader | None) -> None:
+    if reader is not None and not reader.operator:
+        raise Problem(403, "forbidden", "dead letters are for operators: they may be anyone's")
 
 
 def _letters(services: Services) -> Any:

@@ -7,11 +7,12 @@ from typing import Any, Literal
 from fastapi import APIRouter
 
 from projections import paging
+from projections.cache import RememberingRoute
 from projections.problems import Problem
 from projections.reading import Cursor, Limit, Read, bare
 from projections.tables import BUCKET
 
-router = APIRouter(prefix="/v1", tags=["history"])
+router = APIRouter(prefix="/v1", tags=["history"], route_class=RememberingRoute)
 
 Decision = Literal["AttemptStarted", "JobClaimed", "PreemptionDecided"]
 
@@ -24,7 +25,7 @@ async def rounds(read: Read, cursor: Cursor = None, limit: Limit = 100) -> dict[
 
 @router.get("/rounds/{number}")
 async def round(read: Read, number: int) -> dict[str, Any]:
-    found = await read.store.get("rounds", (read.cell, number // BUCKET, number))
+    found = await read.get("rounds", number // BUCKET, number)
     if found is None:
         raise Problem(404, "not_found", f"round {number} is not there", round=read.applied.round)
     return {**bare(found), "reflects": read.applied.round}
@@ -53,7 +54,7 @@ async def decisions(
 @router.get("/commands/{source}/{id:path}")
 async def outcome(read: Read, source: str, id: str) -> dict[str, Any]:
     """What became of a command: accepted (its facts are in that round), or refused and why."""
-    found = await read.store.get("outcomes", (read.cell, source, id))
+    found = await read.get("outcomes", source, id)
     if found is None:
         detail = "no such command was decided yet; if it was malformed it is a dead letter"
         raise Problem(404, "not_decided", detail, round=read.applied.round)

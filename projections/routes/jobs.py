@@ -8,12 +8,14 @@ from fastapi import APIRouter
 
 from domain.commands import Tier
 from projections import paging
+from projections.cache import RememberingRoute
+from projections.paging import CHUNK
 from projections.problems import Problem
 from projections.reading import Cursor, Limit, Read, Reading, bare
 from projections.store import Fields
 from projections.tables import BUCKET
 
-router = APIRouter(prefix="/v1", tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"], route_class=RememberingRoute)
 
 State = Literal[
     "waiting", "claimed", "starting", "running", "stopping", "finished", "failed", "cancelled"
@@ -34,7 +36,7 @@ async def jobs(
     """Jobs by admission, newest first. With filters a page may be short: go on with `next`."""
     wanted = {"queue": queue, "account": account, "tier": tier, "state": state}
     asked = {n: str(v) for n, v in wanted.items() if v is not None}
-    summary = await read.store.get("summary", (read.cell,))
+    summary = await read.get("summary")
     last = summary["jobs_admitted"] - 1 if summary else -1
     return await paging.of_buckets(
         read,
@@ -57,18 +59,18 @@ async def job(read: Read, job: str) -> dict[str, Any]:
 
 
 async def _row(read: Reading, job: str) -> Fields:
-    known = await read.store.get("job_numbers", (read.cell, job))
+    known = await read.get("job_numbers", job)
     row = None
     if known is not None:
         number = known["number"]
-        row = await read.store.get("jobs", (read.cell, number // BUCKET, number))
+        row = await read.get("jobs", number // BUCKET, number)
     if row is None:
         raise Problem(404, "not_found", f"no job is named {job!r}", round=read.applied.round)
     return row
 
 
 async def _waiting(read: Reading, row: Fields) -> dict[str, Any] | None:
-    shape = await read.store.get("shapes", (read.cell, row["shape"]))
+    shape = await read.get("shapes", row["shape"])
     if shape is None:
         return None
     since = await _all(read, "shape_events", (row["shape"],))
@@ -94,8 +96,8 @@ async def _all(read: Reading, table: str, partition: tuple[Any, ...]) -> list[Fi
     rows: list[Fields] = []
     after: tuple[Any, ...] | None = None
     while True:
-        more = await read.store.scan(table, (read.cell, *partition), after=after, limit=1000)
-        rows.extend(more)
-        if len(more) < 1000:
+        more = await read.scan(table, partition, after, CHUNK)
+        rows.extend(row for _, row in more if row is not None)
+        if len(more) < CHUNK:
             return rows
-        after = (more[-1]["round"], more[-1]["n"])
+        after = more[-1][0]

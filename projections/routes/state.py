@@ -8,17 +8,18 @@ from fastapi import APIRouter, Query
 
 from domain.commands import Level, Tier
 from projections import paging
+from projections.cache import RememberingRoute
 from projections.problems import Problem
 from projections.reading import Cursor, Limit, Read, bare
 from projections.store import Fields
 
-router = APIRouter(prefix="/v1", tags=["state"])
+router = APIRouter(prefix="/v1", tags=["state"], route_class=RememberingRoute)
 
 
 @router.get("/summary")
 async def summary(read: Read) -> dict[str, Any]:
     """Counts of jobs and nodes, slots and free slots by type, the policy."""
-    found = await read.store.get("summary", (read.cell,))
+    found = await read.get("summary")
     return read.answer(cell=read.cell, **bare(found or {}))
 
 
@@ -128,7 +129,7 @@ def _matches(**wanted: str | None) -> Any:
 
 
 async def _one(read: Read, table: str, name: str) -> dict[str, Any]:
-    found = await read.store.get(table, (read.cell, name))
+    found = await read.get(table, name)
     if found is None:
         raise Problem(404, "not_found", f"{table} has no {name!r}", round=read.applied.round)
     return read.answer(**bare(found))
