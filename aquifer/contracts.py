@@ -21,6 +21,7 @@ from pydantic_core.core_schema import ModelSchema
 
 from aquifer import asyncapi
 from domain import commands, facts, ledger, ports
+from projections.http import describe
 from streams import dispatch
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "contracts"
@@ -65,6 +66,7 @@ def documents() -> dict[str, Json]:
     made[f"dispatch-instruction.v{WRITTEN}.json"] = _structs(dispatch, dispatch.Instruction)
     made = {path: {"$schema": DIALECT, **document} for path, document in made.items()}
     made["asyncapi.json"] = asyncapi.document(WRITTEN)
+    made["openapi.json"] = describe()
     return made
 
 
@@ -183,7 +185,7 @@ def write(folder: Path, made: Mapping[str, Json]) -> None:
 
 def read(folder: Path) -> dict[str, Json]:
     """The documents of a folder by path, without those of its folder of released ones."""
-    files = [*folder.glob("*.v*.json"), *folder.glob("commands/*.json"), folder / "asyncapi.json"]
+    files = [*folder.glob("*.v*.json"), *folder.glob("commands/*.json"), *folder.glob("*api.json")]
     return {str(file.relative_to(folder)): json.loads(file.read_text()) for file in sorted(files)}
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from projections import problems
+from projections import openapi, problems
 from projections.routes import commands, health, history, jobs, state
 from projections.services import Services
 
+VERSION: Final = "1"
+"""Of the API, as in its paths; within it answers only gain fields."""
 PAGES: Final = Path(__file__).parent / "dashboard"
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -27,22 +28,34 @@ HEADERS: Final = {
 
 def create_app(services: Services) -> FastAPI:
     """The app; it owns nothing: who made the services closes them."""
+    app = _routed()
+    app.state.services = services
+    app.state.registry = CollectorRegistry()
+    described = openapi.document(app)
+    app.openapi = lambda: described  # type: ignore[method-assign]
+    problems.install(app)
+    _measure(app, services)
+    _pages(app)
+    return app
+
+
+def describe() -> dict[str, Any]:
+    """The OpenAPI document of every such app."""
+    return openapi.document(_routed())
+
+
+def _routed() -> FastAPI:
     app = FastAPI(
         title="Aquifer",
         summary="Which work runs on which GPU and NPU capacity, and why.",
-        version=_version(),
+        version=VERSION,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        generate_unique_id_function=lambda route: route.name,
     )
-    app.state.services = services
-    app.state.registry = CollectorRegistry()
-    problems.install(app)
     for router in (state.router, jobs.router, history.router, commands.router, health.router):
         app.include_router(router)
-    _measure(app, services)
-    if PAGES.is_dir():
-        _pages(app)
     return app
 
 
@@ -81,10 +94,3 @@ def _measure(app: FastAPI, services: Services) -> None:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
-
-
-def _version() -> str:
-    try:
-        return version("aquifer")
-    except PackageNotFoundError:
-        return "0.1.0"
