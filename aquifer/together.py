@@ -5,15 +5,30 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 
 def until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run it until it ends, or until Ctrl-C or SIGTERM, which are a good end."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt):
-        asyncio.run(work)
+    """Run it until it ends, or until Ctrl-C or SIGTERM, which cancel it and are a good end."""
+    asyncio.run(_until_stopped(work))
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
 
 
 async def together(*work: Coroutine[Any, Any, None]) -> None:
