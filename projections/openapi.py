@@ -70,7 +70,7 @@ def document(app: FastAPI) -> Json:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     schemas["Problem"] = _problem()
-    for name in {*PAGES.values(), *ONES.values()}:
+    for name in sorted({*PAGES.values(), *ONES.values()}):
         schemas[name] = _row(TABLES[name])
     for path, name in PAGES.items():
         _answer(made["paths"][path]["get"], _page(name))
