@@ -23,7 +23,6 @@ from typing import Final, Literal
 import faust
 import mode
 from faust.app.base import BootStrategy
-from mode.supervisors import CrashingSupervisor
 
 from domain.ledger import Signer, Verifier
 from domain.ports import Clock, Snapshots
@@ -75,21 +74,34 @@ class Worker:
             raise ValueError(f"nothing was given for the roles {lacking or self.roles}")
 
 
-class RoleService(mode.Service):  # type: ignore[misc]
-    """One role as a service of the app. Stopping it cancels it; a failure crashes the app."""
+Failed = asyncio.Future[Exception]
+"""Gets what made the first role fail. A crash of Faust's would end in its own clean-up."""
 
-    def __init__(self, role: Role, play: Callable[[], Awaitable[None]]) -> None:
+
+class RoleService(mode.Service):  # type: ignore[misc]
+    """One role as a service of the app. Stopping it cancels it."""
+
+    def __init__(self, role: Role, play: Callable[[], Awaitable[None]], failed: Failed) -> None:
         super().__init__()
         self._role = role
         self._play = play
+        self._failed = failed
 
     def _repr_info(self) -> str:
         return self._role
 
     @mode.Service.task  # type: ignore[untyped-decorator]
     async def _run(self) -> None:
-        await self._play()
-        raise RuntimeError(f"the role {self._role} came to an end")
+        try:
+            await self._play()
+            raise RuntimeError(f"the role {self._role} came to an end")
+        except Exception as error:
+            _fail(self._failed, error)
+
+
+def _fail(failed: Failed, error: Exception) -> None:
+    if not failed.done():
+        failed.set_result(error)
 
 
 class WorkerApp(faust.App):  # type: ignore[misc]
@@ -102,7 +114,7 @@ class WorkerApp(faust.App):  # type: ignore[misc]
             self.finalize()
 
 
-def build_app(worker: Worker) -> faust.App:
+def build_app(worker: Worker, failed: Failed) -> faust.App:
     """The Faust app of a worker; nothing has been started."""
     projecting = "projector" in worker.roles
     app = WorkerApp(
@@ -113,26 +125,26 @@ def build_app(worker: Worker) -> faust.App:
         topic_disable_leader=True,
         topic_allow_declare=False,
         table_standby_replicas=0,
+        stream_wait_empty=False,
         broker_session_timeout=10,
         worker_redirect_stdouts=False,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=2 * RECORD_BYTES,
-        agent_supervisor=CrashingSupervisor,
         key_serializer="raw",
         value_serializer="raw",
     )
     app.boot_strategy = BootStrategy(app, enable_kafka=projecting)
     if projecting:
         assert worker.projector is not None, "checked when the worker was made"
-        _add_projector(app, worker, worker.projector)
+        _add_projector(app, worker, worker.projector, failed)
     plays = {"intake": _intake, "decider": _decide, "dispatch": _dispatch}
     for role in worker.roles:
         if role != "projector":
-            app.add_dependency(RoleService(role, partial(plays[role], worker)))
+            app.add_dependency(RoleService(role, partial(plays[role], worker), failed))
     return app
 
 
-def _add_projector(app: faust.App, worker: Worker, projector: Projector) -> None:
+def _add_projector(app: faust.App, worker: Worker, projector: Projector, failed: Failed) -> None:
     projection = Projection(projector)
 
     ledger = app.topic(topic("ledger", worker.cell), value_type=bytes)
@@ -140,13 +152,17 @@ def _add_projector(app: faust.App, worker: Worker, projector: Projector) -> None
     @app.agent(ledger, concurrency=1)  # type: ignore[untyped-decorator]
     async def project(stream: faust.StreamT[bytes]) -> None:
         async for event in stream.events():
-            await projection.tell(event.message.offset, event.message.value)
+            try:
+                await projection.tell(event.message.offset, event.message.value)
+            except Exception as error:  # Faust would take it for an acknowledgement
+                _fail(failed, error)
+                await asyncio.Event().wait()
 
     async def play() -> None:
         async with KafkaLog(worker.bootstrap, worker.cell) as log:
             await projection.run(log)
 
-    app.add_dependency(RoleService("projector", play))
+    app.add_dependency(RoleService("projector", play, failed))
 
 
 async def _intake(worker: Worker) -> None:
@@ -192,13 +208,15 @@ async def run_worker(worker: Worker) -> None:
     """
     gc.set_threshold(10_000, 10, 1000)
     await _check(worker)
-    app = build_app(worker)
+    failed: Failed = asyncio.get_running_loop().create_future()
+    app = build_app(worker, failed)
     try:
         await app.start()
-        while not app.should_stop:  # noqa: ASYNC110  its events leave tasks behind
+        while not failed.done() and not app.should_stop:  # noqa: ASYNC110  either may end it
             await asyncio.sleep(0.1)
         if app.crash_reason is not None:
             raise app.crash_reason
+        raise failed.result() if failed.done() else RuntimeError("the app stopped by itself")
     finally:
         await app.stop()
 

@@ -58,7 +58,7 @@ class KafkaLog(Connected):
         if self._readers:
             return self._readers.pop()
         consumer = make_consumer(self._bootstrap)
-        await consumer.start()
+        await Connected(consumer).__aenter__()
         return consumer
 
     async def end(self) -> int:

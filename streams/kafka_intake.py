@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, NoReturn
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -32,11 +33,12 @@ log: Final = logging.getLogger(__name__)
 
 async def take_in(bootstrap: str, cell: str, identity: Identity, clock: Clock) -> NoReturn:
     """Runs until it is cancelled or a write fails; what was not committed comes again."""
-    consumer = make_consumer(bootstrap, group=f"aquifer.intake.{cell}")
     stored: dict[TopicPartition, int] = {}
-    consumer.subscribe([topic("cmd", cell)], listener=_CommitFirst(consumer, stored))
-    accepted, dead = KafkaAccepted(bootstrap, cell), KafkaDeadLetters(bootstrap, cell)
-    async with accepted, dead, Connected(consumer):
+    async with (
+        KafkaAccepted(bootstrap, cell) as accepted,
+        KafkaDeadLetters(bootstrap, cell) as dead,
+        _subscribed(bootstrap, cell, stored) as consumer,
+    ):
         committed_at = time.monotonic()
         try:
             while True:
@@ -48,6 +50,16 @@ async def take_in(bootstrap: str, cell: str, identity: Identity, clock: Clock) -
                     committed_at = time.monotonic()
         finally:
             await _commit(consumer, stored)
+
+
+@asynccontextmanager
+async def _subscribed(
+    bootstrap: str, cell: str, stored: dict[TopicPartition, int]
+) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = make_consumer(bootstrap, group=f"aquifer.intake.{cell}")
+    consumer.subscribe([topic("cmd", cell)], listener=_CommitFirst(consumer, stored))
+    async with Connected(consumer):
+        yield consumer
 
 
 async def _store(

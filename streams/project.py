@@ -8,9 +8,11 @@ dropped.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from streams.reader import Readable
+
+LOOK_S: Final = 1
 
 
 class Projector(Protocol):
@@ -35,12 +37,15 @@ class Projection:
         self._one_at_a_time = asyncio.Lock()
 
     async def run(self, log: Readable) -> None:
-        """Until cancelled: the ledger may hold what the read model has not, and stay silent."""
+        """Until cancelled. It looks by itself, too: the ledger may hold what the read model has
+        not and stay silent, and a consumer group may be long in handing out its partition."""
         async with self._one_at_a_time:
-            self._log = log
             self._next = await self._projector.position()
-            await self._catch_up(log)
-        await asyncio.Event().wait()
+            self._log = log
+        while True:
+            async with self._one_at_a_time:
+                await self._catch_up(log)
+            await asyncio.sleep(LOOK_S)
 
     async def tell(self, position: int, record: bytes) -> None:
         """There is a record at this position."""
