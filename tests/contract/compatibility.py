@@ -7,6 +7,7 @@ additions, which they do not look at.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -18,6 +19,8 @@ TEXTS: Final = {"$schema", "$defs", "title", "description", "discriminator"}
 LEAST: Final = ("minimum", "minLength", "minItems", "minProperties")
 MOST: Final = ("maximum", "maxLength", "maxItems", "maxProperties")
 EVERYTHING: Final[Schema] = {}
+SENT: Final = ("commands/", "cmd.", "request ")
+"""What the names of documents begin with that others send to us."""
 _VERSION: Final = re.compile(r"(?P<before>.*)\.v(?P<number>[0-9]+)(?P<after>\..*|)")
 
 
@@ -30,13 +33,13 @@ def broken(released: Mapping[str, Schema], current: Mapping[str, Schema]) -> lis
     found: list[str] = []
     for path, old in released.items():
         new = current.get(path)
-        if path == "asyncapi.json":
-            found += broken(_messages(old), _messages(new or {}))
+        if path in PARTS:
+            found += broken(PARTS[path](old), PARTS[path](new or {}))
         elif new is None:
             found += [] if _succeeded(path, current) else [f"{path}: it is gone"]
         else:
             found += [f"{path}: {fault}" for fault in narrowed(old, new)]
-            if not path.startswith(("commands/", "cmd.")):
+            if not path.startswith(SENT):
                 back = narrowed(new, old, additions=True)
                 found += [f"{path}: for its readers, {fault}" for fault in back]
     return found
@@ -67,6 +70,37 @@ def _messages(asyncapi: Schema) -> dict[str, Schema]:
             }
             found[f"{channel['address']} {name}"] = {"properties": parts}
     return found
+
+
+def _operations(openapi: Schema) -> dict[str, Schema]:
+    """What each operation takes and what it answers, each as the schema of an object."""
+    document = json.loads(json.dumps(openapi).replace("#/components/schemas/", "#/$defs/"))
+    parts = document.get("components", {}).get("schemas", {})
+    found: dict[str, Schema] = {}
+    for path, item in document.get("paths", {}).items():
+        for method, operation in item.items():
+            given = operation.get("parameters", [])
+            asked = {p["name"]: p["schema"] for p in given}
+            if "requestBody" in operation:
+                asked["body"] = _content(operation["requestBody"])
+            required = [p["name"] for p in given if p.get("required")]
+            name = f"{method.upper()} {path}"
+            request = {"properties": asked, "required": required, "$defs": parts}
+            found[f"request {name}"] = request
+            told = {code: _content(answer) for code, answer in operation["responses"].items()}
+            found[f"answer {name}"] = {"properties": told, "$defs": parts}
+    return found
+
+
+def _content(holder: Schema) -> Schema:
+    for media in holder.get("content", {}).values():
+        found: Schema = media.get("schema", EVERYTHING)
+        return found
+    return EVERYTHING
+
+
+PARTS: Final = {"asyncapi.json": _messages, "openapi.json": _operations}
+"""Documents that hold many schemas, and how they are taken apart."""
 
 
 def narrowed(old: Schema, new: Schema, *, additions: bool = False) -> list[str]:
@@ -190,10 +224,20 @@ _KNOWN: Final = {
 def _resolved(schema: Schema, root: Schema) -> Schema:
     """Without a reference into its own document; what stands beside the reference stays."""
     reference = schema.get("$ref", "")
+    if "allOf" in schema:
+        return _merged([_resolved(part, root) for part in schema["allOf"]])
     if not reference.startswith("#/$defs/"):
         return schema
     beside = {word: value for word, value in schema.items() if word != "$ref"}
     return {**root["$defs"][reference.removeprefix("#/$defs/")], **beside}
+
+
+def _merged(parts: list[Schema]) -> Schema:
+    """Of objects that have the fields of all parts."""
+    merged: dict[str, Any] = {word: value for part in parts for word, value in part.items()}
+    merged["properties"] = {n: f for part in parts for n, f in part.get("properties", {}).items()}
+    merged["required"] = [name for part in parts for name in part.get("required", ())]
+    return merged
 
 
 def _part_of(type_: Any) -> Any:

@@ -147,6 +147,30 @@ def test_finds_on_the_topics(name: str) -> None:
     assert planted("asyncapi.json", ASYNCAPI_CHANGES[name]) != []
 
 
+def _operation(document: Json, method: str, path: str) -> Json:
+    found: Json = document["paths"][path][method]
+    return found
+
+
+OPENAPI_CHANGES: dict[str, Change] = {
+    "operation gone": lambda d: d["paths"].pop("/v1/jobs/{job}"),
+    "method gone": lambda d: d["paths"]["/v1/commands/{type}"].pop("post"),
+    "parameter gone": lambda d: _operation(d, "get", "/v1/jobs")["parameters"].pop(),
+    "parameter required": lambda d: _operation(d, "get", "/v1/jobs")["parameters"][-1].update(
+        required=True
+    ),
+    "answer's field gone": lambda d: d["components"]["schemas"]["jobs"]["properties"].pop("state"),
+    "answer's type changed": lambda d: d["components"]["schemas"]["jobs"]["properties"][
+        "state"
+    ].update(type="integer"),
+}
+
+
+@pytest.mark.parametrize("name", OPENAPI_CHANGES)
+def test_finds_in_the_read_api(name: str) -> None:
+    assert planted("openapi.json", OPENAPI_CHANGES[name]) != []
+
+
 COMPATIBLE: dict[str, tuple[str, Change]] = {
     "optional field of a command": (
         SUBMIT,
