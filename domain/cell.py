@@ -276,7 +276,7 @@ class Cell:
     def reorder(self) -> None:
         """The policy's order may have changed: form all lines anew."""
         for shape in self.shapes.values():
-            queued = [j for j in (*shape.line, *(r[-1] for r in shape.returned)) if j.queued]
+            queued = [j for j in (e[3] for e in (*shape.line, *shape.returned)) if j.queued]
             jobs = [j for j in dict.fromkeys(queued) if j.shape is shape]
             for job in jobs:
                 shape.leave(job)

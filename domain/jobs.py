@@ -222,6 +222,8 @@ def cancel_job(turn: Turn, command: CancelJob, at: int) -> None:
         turn.end(run, "cancelled")
     elif run.stop_reason == "cancelled":
         raise Refused("job_stopping", "job", "it is being cancelled already")
+    elif run.stop_by_ms:  # it stops for another reason, and must not come back
+        turn.emit(AttemptStopping(job.id, run.attempt, "cancelled", run.stop_by_ms))
     else:
         turn.stop(run, "cancelled")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import placement, preemption
+from domain import eviction, placement, preemption
 from domain.commands import LEVELS, CancelReservation, RequestReservation
 from domain.fabric import NodeClass, matches
 from domain.facts import (
@@ -199,8 +199,8 @@ def _bind(turn: Turn, reservation: Reservation) -> None:
         nodes = [(node.id, n * spec.slots) for node, n in chosen]
         turn.emit(ReservationClaimed(reservation.id, nodes))
         return
-    wanted = preemption.Wanted(classes, ((count, spec.slots, 64),), level, within)
-    plan = preemption.plan(turn, wanted, preemption.unreserved(turn))
+    wanted = eviction.Wanted(classes, ((count, spec.slots, 64),), level, within)
+    plan = eviction.plan(turn, wanted, preemption.unreserved(turn))
     if plan is None:
         shortfall = count * spec.slots
         if shortfall != reservation.shortfall:

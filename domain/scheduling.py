@@ -12,16 +12,21 @@ from typing import TYPE_CHECKING, Final
 
 from domain import fair_share, placement, preemption, waiting
 from domain.commands import TIERS
+from domain.eviction import Plan
 from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided, Why
 from domain.placement import Blocked, Choice
 
 if TYPE_CHECKING:
     from domain.cell import Cell
+    from domain.quota import Account
     from domain.shapes import Demand, Need, Shape
     from domain.turn import Turn
 
-CLAIMS_TRIED: Final = 16
-"""Blocked shapes of a round for which victims are searched."""
+CLAIMS_TRIED: Final = 8
+"""Blocked shapes of a round for which victims are searched: so many first, and as many in turn."""
+
+_Claim = tuple[int, int, int, int, int, int, "Shape"]
+"""(tier, share; -priority; rank, seniority and number of the head; shape)"""
 
 ROUND_IS_FULL: Final = "round_is_full"
 """Told to shapes that were never tried; those that were keep the reason that they have."""
@@ -43,6 +48,8 @@ class Scheduling:
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
         self.cell: Cell = turn.cell
+        self.available: dict[tuple[Account, str], int] = {}
+        """Quota that accounts have left by type, as long as nothing was started since."""
         self.no_place: dict[int, Blocked] = {}
         """By need: found to have no place in this round."""
         self.blocked: dict[Demand, Blocked] = {}
@@ -109,8 +116,10 @@ class Scheduling:
         return last
 
     def _short_of_quota(self, demand: Demand, need: Need) -> Blocked | None:
-        account = demand.account
-        available = account.available(need.accelerator)
+        account, key = demand.account, (demand.account, need.accelerator)
+        available = self.available.get(key)
+        if available is None:
+            available = self.available[key] = account.available(need.accelerator)
         if available >= demand.size:
             return None
         ceiling = account.ceiling(need.accelerator)
@@ -144,6 +153,7 @@ class Scheduling:
                 why = Why(shape.tier, share, *answer[1:], flavour)
                 attempt = job.attempts + 1
                 self.turn.emit(AttemptStarted(job.id, attempt, answer.nodes, flavour, why))
+                self.available.clear()
                 return True
             last = answer
         self.blocked[shape.demand] = last
@@ -206,10 +216,10 @@ class Scheduling:
         """Let higher claims that are real preempt."""
         policy = self.cell.policy
         budget = policy.max_preemptions_per_round
-        if not policy.preemption or not budget:
+        if not policy.preemption or not budget or not any(self.cell.preemptible.values()):
             return
         victims = preemption.Victims(self.turn)
-        lines = []
+        lines: list[_Claim] = []
         for demand in self.blocked:
             if demand.reservation is not None or not demand.waiting:
                 continue
@@ -221,7 +231,7 @@ class Scheduling:
                     order = (-shape.priority, job.rank, job.seniority_ms, job.number)
                     lines.append((shape.tier, share, *order, shape))
         lines.sort(key=lambda line: line[:6])
-        for _, share, *_, shape in lines[:CLAIMS_TRIED]:
+        for _, share, *_, shape in self._turns(lines):
             job = shape.head()
             if budget <= 0 or self.turn.work <= 0 or job is None:
                 return
@@ -230,7 +240,13 @@ class Scheduling:
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)
 
-    def _preempt(self, shape: Shape, share: int, flavour: int, plan: preemption.Plan) -> None:
+    def _turns(self, lines: list[_Claim]) -> list[_Claim]:
+        """Those first in order, and of the others as many in turn: none is passed over for ever."""
+        first, others = lines[:CLAIMS_TRIED], lines[CLAIMS_TRIED:]
+        at = self.turn.header.round * CLAIMS_TRIED % max(1, len(others))
+        return first + others[at : at + CLAIMS_TRIED]
+
+    def _preempt(self, shape: Shape, share: int, flavour: int, plan: Plan) -> None:
         job = shape.head()
         assert job is not None, "the line has a head"
         weaker = all(r.job.shape.tier > shape.tier for r in plan.runs)

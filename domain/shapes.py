@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 NOT_OF_SHAPE: Final = ("job", "labels")
 """Fields of SubmitJob that tell jobs apart and that no placement may read."""
 
+Entry = tuple[int, int, int, "Job"]
+"""(rank, seniority, number) of a job when it joined a line, and the job."""
+
 _any = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -186,9 +189,9 @@ class Shape:
         """Jobs of the shape that are not at an end."""
         self.waiting = 0
         """Jobs in the line."""
-        self.line: deque[Job] = deque()
-        """In order of (rank, seniority, number); entries may be stale."""
-        self.returned: list[tuple[int, int, int, Job]] = []
+        self.line: deque[Entry] = deque()
+        """In order; entries may be stale."""
+        self.returned: list[Entry] = []
         """Heap of jobs that came into the line out of order; entries may be stale."""
         self.reason = ""
         self.needed = 0
@@ -207,9 +210,8 @@ class Shape:
         self.waiting += 1
         self.demand.waiting += 1
         place = (job.rank, job.seniority_ms, job.number)
-        last = self.line[-1] if self.line else None
-        if last is None or (last.rank, last.seniority_ms, last.number) < place:
-            self.line.append(job)
+        if not self.line or self.line[-1][:3] < place:
+            self.line.append((*place, job))
         else:
             heappush(self.returned, (*place, job))
 
@@ -230,15 +232,17 @@ class Shape:
     def head(self) -> Job | None:
         """The job that is next in line, without taking it."""
         line, returned = self.line, self.returned
-        while line and not (line[0].queued and line[0].shape is self):
+        while line and not self._counts(line[0]):
             line.popleft()
-        while returned and not (returned[0][-1].queued and returned[0][-1].shape is self):
+        while returned and not self._counts(returned[0]):
             heappop(returned)
         if not returned:
-            return line[0] if line else None
-        first = returned[0][-1]
-        if line:
-            head = line[0]
-            if (head.rank, head.seniority_ms, head.number) < returned[0][:3]:
-                return head
-        return first
+            return line[0][3] if line else None
+        if line and line[0] < returned[0]:
+            return line[0][3]
+        return returned[0][3]
+
+    def _counts(self, entry: Entry) -> bool:
+        """True iff the entry is not stale: its job waits here, at the place that it says."""
+        job = entry[3]
+        return job.queued and job.shape is self and job.rank == entry[0]

@@ -1,0 +1,305 @@
+"""The search for room: which attempts have to end so that a gang fits, at least cost."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from domain.fabric import RACK, Domain, NodeClass
+from domain.facts import Held, Victim
+from domain.placement import nodes_of
+
+if TYPE_CHECKING:
+    from domain.jobs import Run
+    from domain.nodes import Node
+    from domain.turn import Turn
+
+NODES_A_UNIT: Final = 32
+"""Nodes that are searched for victims at the cost of one unit of work."""
+
+
+def cost_of(run: Run, now_ms: int) -> int:
+    """Slot-seconds lost: since the last checkpoint, plus the time to restore it."""
+    shape = run.job.shape
+    return run.lost_slot_s(now_ms) + shape.slots * shape.spec.runtime.restore_s
+
+
+class Wanted(NamedTuple):
+    """What room is wanted: groups of (count, slots, most on one node) in one domain."""
+
+    classes: Sequence[NodeClass]
+    groups: tuple[tuple[int, int, int], ...]
+    level: int
+    within: Domain | None = None
+
+
+class Plan(NamedTuple):
+    """Victims, and where the claim goes when they are gone."""
+
+    cost: int
+    domain: Domain
+    placed: list[tuple[Node, int, int]]
+    """(node, replicas, index of the group)"""
+    runs: list[Run]
+    """Victims, in the order of their jobs."""
+    now_ms: int
+    candidates: int = 1
+    runner_up_cost: int | None = None
+
+    @property
+    def victims(self) -> list[Victim]:
+        return [Victim(r.job.id, r.attempt, cost_of(r, self.now_ms)) for r in self.runs]
+
+    def waits_for(self, *slots: int) -> list[Held]:
+        """Slots by node that are not free yet; `slots` by group of the claim."""
+        wanted: dict[Node, int] = {}
+        for node, replicas, group in self.placed:
+            wanted[node] = wanted.get(node, 0) + replicas * slots[group]
+        return [(n.id, w - n.available) for n, w in wanted.items() if w > n.available]
+
+
+Room = tuple[int, int, int, "Node"]
+"""(cost of a replica's room in thousandths, free slots, index of the node, node)"""
+
+
+class Eligible:
+    """Attempts that may be preempted, with their cost in slot-seconds."""
+
+    __slots__ = ("_by_cost", "_by_node", "cost", "rooms")
+
+    def __init__(self, cost: dict[Run, int]) -> None:
+        self.cost = cost
+        self.rooms: dict[tuple[object, ...], list[Room]] = {}
+        """Heaps of nodes by what room for one replica costs there; entries may be stale."""
+        self._by_cost: list[Run] | None = None
+        self._by_node: dict[str, list[tuple[int, int, Run]]] | None = None
+
+    def by_cost(self) -> list[Run]:
+        """Cheapest first."""
+        if self._by_cost is None:
+            self._by_cost = sorted(self.cost, key=lambda r: (self.cost[r], r.job.number))
+        return self._by_cost
+
+    def by_node(self) -> dict[str, list[tuple[int, int, Run]]]:
+        """By node: (cost of a slot in thousandths, number of the job, attempt), cheapest first."""
+        found = self._by_node
+        if found is None:
+            found = self._by_node = {}
+            for run, cost in self.cost.items():
+                part = cost * 1000 // max(1, run.job.shape.slots)
+                for placed in run.nodes:
+                    found.setdefault(placed[0], []).append((part, run.job.number, run))
+            for runs in found.values():
+                if len(runs) > 1:
+                    runs.sort(key=lambda r: r[:2])
+        return found
+
+
+def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
+    """The cheapest set of victims that makes room, or None if there is none."""
+    if not eligible.cost:
+        return None
+    if len(wanted.groups) == 1 and wanted.groups[0][0] == 1 and wanted.within is None:
+        return _plan_one(turn, wanted, eligible)
+    classes = {c.id for c in wanted.classes}
+    level = min(wanted.level, RACK)
+    evictable: dict[Domain, list[Node]] = {}
+    for node in _evictable(turn, classes, eligible):
+        domain = _domain(node, level)
+        if wanted.within is None or domain is wanted.within:
+            evictable.setdefault(domain, []).append(node)
+    plans = []
+    for domain in sorted(evictable, key=lambda d: d.path):
+        turn.work -= 1 + len(evictable[domain]) // NODES_A_UNIT
+        found = _Search(turn, domain, classes, evictable[domain], eligible).plan(wanted)
+        if found is not None:
+            plans.append(found)
+    if not plans:
+        return None
+    plans.sort(key=lambda p: (p.cost, len(p.runs), p.domain.path))
+    second = plans[1].cost if len(plans) > 1 else None
+    return plans[0]._replace(candidates=len(plans), runner_up_cost=second)
+
+
+def _evictable(turn: Turn, classes: set[int], eligible: Eligible) -> list[Node]:
+    """Nodes that would take new work and have attempts that may be evicted."""
+    nodes = turn.cell.nodes
+    found = [nodes[id_] for id_ in eligible.by_node()]
+    return [n for n in found if n.class_.id in classes and n.schedulable]
+
+
+def _domain(node: Node, level: int) -> Domain:
+    domain = node.rack
+    while domain.level > level and domain.parent is not None:
+        domain = domain.parent
+    return domain
+
+
+def _plan_one(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
+    """One replica: the cheapest node. The nodes are ranked once a round for all who ask alike."""
+    slots = wanted.groups[0][1]
+    classes = {c.id for c in wanted.classes}
+    key = (slots, *sorted(classes))
+    heap = eligible.rooms.get(key)
+    if heap is None:
+        nodes = dict.fromkeys(_evictable(turn, classes, eligible))
+        for class_ in wanted.classes:
+            for k in range(slots, class_.slots + 1):
+                free = turn.cell.fabric.smallest(class_, k)
+                if free is not None:
+                    nodes[free] = None
+        turn.work -= 1 + len(nodes) // NODES_A_UNIT
+        rooms = ((n, _room(n, n.available, slots, eligible, ())) for n in nodes)
+        heap = [(r[0], n.available, n.index, n) for n, r in rooms if r is not None]
+        heapify(heap)
+        eligible.rooms[key] = heap
+    while heap:
+        cost, free_, index, node = heap[0]
+        room = _room(node, node.available, slots, eligible, ())
+        if room is None:
+            heappop(heap)
+        elif (room[0], node.available) != (cost, free_):
+            heapreplace(heap, (room[0], node.available, index, node))
+        else:
+            return _plan_at(turn, wanted, eligible, node, room[1], heap)
+    return None
+
+
+def _plan_at(
+    turn: Turn, wanted: Wanted, eligible: Eligible, node: Node, killed: list[Run], heap: list[Room]
+) -> Plan:
+    short = wanted.groups[0][1] - node.available
+    own = {r: node.runs[r] for r in killed}
+    for run in sorted(killed, key=lambda r: (-eligible.cost[r], r.job.number)):
+        if sum(own.values()) - own[run] >= short:
+            del own[run]  # a dearer victim made it unnecessary
+    runs = sorted(own, key=lambda r: r.job.number)
+    cost = sum(eligible.cost[r] for r in runs)
+    placed = [(node, 1, 0)]
+    domain = _domain(node, min(wanted.level, RACK))
+    second = min((room[0] // 1000 for room in heap[1:3]), default=None)
+    return Plan(cost, domain, placed, runs, turn.header.now_ms, len(heap), second)
+
+
+def _room(
+    node: Node, free: int, slots: int, eligible: Eligible, gone: Container[Run]
+) -> tuple[int, list[Run]] | None:
+    """Cost (thousandths) and victims that make room for a replica on a node with `free` slots.
+
+    Attempts in `gone` were evicted already. None if there is no room to be made.
+    """
+    cost = 0
+    killed: list[Run] = []
+    for part, _, run in eligible.by_node().get(node.id, ()):
+        if free >= slots:
+            break
+        own = node.runs.get(run, 0)
+        if own and not run.stop_by_ms and run not in gone:
+            free += own
+            cost += part * own
+            killed.append(run)
+    return (cost, killed) if free >= slots else None
+
+
+class _Search:
+    """A greedy search for room in one domain: the cheapest node for each replica."""
+
+    def __init__(
+        self, turn: Turn, domain: Domain, classes: set[int], nodes: list[Node], eligible: Eligible
+    ) -> None:
+        self.turn = turn
+        self.domain = domain
+        self.classes = classes
+        self.eligible = eligible
+        self.nodes = nodes
+        self.free: dict[Node, int] = {}
+        """Free slots of nodes that were touched."""
+        self.victims: dict[Run, None] = {}
+        self.placed: list[tuple[Node, int, int]] = []
+
+    def plan(self, wanted: Wanted) -> Plan | None:
+        for index, (count, slots, per_node) in enumerate(wanted.groups):
+            if not self._group(index, count, slots, per_node):
+                return None
+        self._spare()
+        runs = sorted(self.victims, key=lambda r: r.job.number)
+        cost = sum(self.eligible.cost[r] for r in runs)
+        return Plan(cost, self.domain, self.placed, runs, self.turn.header.now_ms)
+
+    def _candidates(self, slots: int) -> list[Node]:
+        """Nodes with room, or with attempts that may be evicted."""
+        domain = self.domain
+        roomy = any(
+            any(counts[slots:]) for id_, counts in domain.counts.items() if id_ in self.classes
+        )
+        if not roomy:
+            return self.nodes
+        nodes = dict.fromkeys(self.nodes)
+        for node in nodes_of(domain):
+            if node.available >= slots and node.class_.id in self.classes:
+                nodes[node] = None
+        return list(nodes)
+
+    def _group(self, index: int, count: int, slots: int, per_node: int) -> bool:
+        heap: list[tuple[int, int, int, Node]] = []
+        for node in self._candidates(slots):
+            room = self._room(node, slots)
+            if room is not None:
+                heap.append((room[0], self._free(node), node.index, node))
+        heapify(heap)
+        full: set[Node] = set()
+        while count and heap:
+            cost, _, _, node = heappop(heap)
+            if node in full:
+                continue
+            room = self._room(node, slots)
+            if room is None:
+                continue
+            if room[0] != cost:
+                heappush(heap, (room[0], self._free(node), node.index, node))
+                continue
+            for other in self._evict(room[1]):
+                again = self._room(other, slots)
+                if again is not None and other is not node:
+                    heappush(heap, (again[0], self._free(other), other.index, other))
+            replicas = min(self._free(node) // slots, per_node, count) if slots else count
+            self.free[node] = self._free(node) - replicas * slots
+            count -= replicas
+            self.placed.append((node, replicas, index))
+            if replicas == per_node:
+                full.add(node)
+            else:
+                again = self._room(node, slots)
+                if again is not None:
+                    heappush(heap, (again[0], self._free(node), node.index, node))
+        return not count
+
+    def _free(self, node: Node) -> int:
+        return self.free.get(node, node.available)
+
+    def _room(self, node: Node, slots: int) -> tuple[int, list[Run]] | None:
+        return _room(node, self._free(node), slots, self.eligible, self.victims)
+
+    def _evict(self, killed: list[Run]) -> list[Node]:
+        """Count the slots of new victims as free; returns the nodes of the domain they were on."""
+        touched: list[Node] = []
+        for run in killed:
+            self.victims[run] = None
+            for id_, held in run.slots_by_node().items():
+                node = self.turn.cell.nodes[id_]
+                if node.schedulable:
+                    self.free[node] = self._free(node) + held
+                    touched.append(node)
+        return touched
+
+    def _spare(self) -> None:
+        """Let those victims live, the dearest first, whose slots turned out not to be needed."""
+        costs = self.eligible.cost
+        for run in sorted(self.victims, key=lambda r: (-costs[r], r.job.number)):
+            parts = [(self.turn.cell.nodes[i], n) for i, n in run.slots_by_node().items()]
+            if all(self.free.get(node, held) >= held for node, held in parts):
+                for node, held in parts:
+                    if node in self.free:
+                        self.free[node] -= held
+                del self.victims[run]
