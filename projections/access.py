@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from domain.commands import (
     AmendJob,
@@ -23,7 +23,7 @@ from domain.commands import (
     RequestReservation,
     SubmitJob,
 )
-from projections.problems import Problem
+from projections.problems import Problem, fields_of
 from projections.store import Applied, Fields, Store
 from projections.tables import BUCKET
 
@@ -52,8 +52,13 @@ class Readers:
 
     @staticmethod
     def load(path: Path) -> Readers:
-        """Of a JSON file `{"readers": [...]}`. Raises OSError, ValueError."""
-        return Readers(_Table.model_validate(json.loads(path.read_bytes())).readers)
+        """Of a JSON file `{"readers": [...]}`. Raises OSError, ValueError; without any value."""
+        try:
+            table = _Table.model_validate(json.loads(path.read_bytes()))
+        except ValidationError as error:
+            rules = (f"{f['field']}: {f['rule']}" for f in fields_of(error))
+            raise ValueError("; ".join(rules)) from None
+        return Readers(table.readers)
 
     def find(self, authorization: str | None) -> Reader | None:
         """The reader of an Authorization header; None if it has none of ours."""

@@ -52,6 +52,7 @@ def _routed() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     for router in (state.router, jobs.router, history.router, commands.router, health.router):

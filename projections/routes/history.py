@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 
 from projections import paging
 from projections.cache import RememberingRoute
@@ -24,7 +24,7 @@ async def rounds(read: Read, cursor: Cursor = None, limit: Limit = 100) -> dict[
 
 
 @router.get("/rounds/{number}")
-async def round(read: Read, number: int) -> dict[str, Any]:
+async def round(read: Read, number: Annotated[int, Path(ge=0, lt=2**63)]) -> dict[str, Any]:
     found = await read.get("rounds", number // BUCKET, number)
     if found is None:
         raise Problem(404, "not_found", f"round {number} is not there", round=read.applied.round)
