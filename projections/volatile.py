@@ -20,11 +20,11 @@ T = TypeVar("T")
 class Volatile:
     """A Redis that is left alone for a while after it did not answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, answer_s: float = ANSWER_S) -> None:
         self._redis = Redis.from_url(
             url,
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
+            socket_timeout=answer_s,
+            socket_connect_timeout=answer_s,
             retry=Retry(NoBackoff(), 0),
         )
         self._silent_until = 0.0
