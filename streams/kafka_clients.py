@@ -19,6 +19,9 @@ REQUEST_MS: Final = 15_000
 FETCH_WAIT_MS: Final = 500
 """The broker answers a fetch at once when it has a record, and after this long without one."""
 
+SESSION_MS: Final = 6000
+"""A killed member of a group keeps its partitions for so long; brokers allow no less."""
+
 STALLED_S: Final = 60
 """A read to the end that makes no progress for so long is given up."""
 
@@ -48,6 +51,8 @@ def make_consumer(bootstrap: str, group: str | None = None) -> AIOKafkaConsumer:
         fetch_max_wait_ms=FETCH_WAIT_MS,
         max_partition_fetch_bytes=2 * RECORD_BYTES,
         request_timeout_ms=2 * REQUEST_MS,
+        session_timeout_ms=SESSION_MS,
+        heartbeat_interval_ms=SESSION_MS // 4,
     )
 
 
