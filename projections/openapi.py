@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from domain.commands import COMMANDS
 from projections.tables import TABLES, Table
@@ -136,8 +136,8 @@ def _answer(operation: Json, schema: Json) -> None:
 
 
 def _commands() -> dict[str, Json]:
-    models = [(model, "validation") for model in COMMANDS.values()]
-    _, made = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    models: list[tuple[Any, JsonSchemaMode]] = [(m, "validation") for m in COMMANDS.values()]
+    _, made = models_json_schema(models, ref_template="#/components/schemas/{model}")
     found: dict[str, Json] = made["$defs"]
     return found
 
