@@ -6,6 +6,7 @@ recognises a command that comes twice. Workers share the partitions through a co
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -39,16 +40,19 @@ async def take_in(bootstrap: str, cell: str, identity: Identity, clock: Clock) -
         KafkaDeadLetters(bootstrap, cell) as dead,
         _subscribed(bootstrap, cell, stored) as consumer,
     ):
+        commit = asyncio.create_task(_commit(consumer, stored))
         committed_at = time.monotonic()
         try:
             while True:
                 batch = await consumer.getmany(timeout_ms=1000 * COMMIT_S, max_records=BATCH)
                 await _store(batch, accepted, dead, identity, clock.now_ms())
                 stored.update({part: records[-1].offset + 1 for part, records in batch.items()})
-                if time.monotonic() - committed_at > COMMIT_S:
-                    await _commit(consumer, stored)
+                if commit.done() and time.monotonic() - committed_at > COMMIT_S:
+                    # Beside the work: a commit takes longer than a batch.
+                    commit = asyncio.create_task(_commit(consumer, stored))
                     committed_at = time.monotonic()
         finally:
+            await commit
             await _commit(consumer, stored)
 
 
