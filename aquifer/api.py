@@ -73,14 +73,14 @@ async def serve(settings: Settings, given: Services, listener: socket.socket) ->
     from projections.http import create_app
 
     host, port, *_ = listener.getsockname()
-    async with _guarded(settings, given) as guarded:
+    async with guarded(settings, given) as served:
         note(f"read API and dashboard: http://{host}:{port}")
-        config = uvicorn.Config(create_app(guarded), log_level="warning")
+        config = uvicorn.Config(create_app(served), lifespan="off", log_level="warning")
         await uvicorn.Server(config).serve(sockets=[listener])
 
 
 @asynccontextmanager
-async def _guarded(settings: Settings, given: Services) -> AsyncIterator[Services]:
+async def guarded(settings: Settings, given: Services) -> AsyncIterator[Services]:
     """The services with readers, limits and cache. Raises Misuse for a wrong table of readers."""
     from projections.access import Readers
     from projections.cache import Cache
