@@ -220,6 +220,9 @@ class Cell:
             if spec.queue not in reservation.spec.queues:
                 rule = "the reservation does not name this queue"
                 raise Refused("not_in_reservation", "reservation", rule)
+            if any(g.share_milli < node_rules.WHOLE for g in spec.groups):
+                rule = "a reservation holds whole slots: its jobs share no devices"
+                raise Refused("not_in_reservation", "groups", rule)
 
     def add_shape(self, key: bytes) -> Shape:
         body = msgspec.json.decode(key)

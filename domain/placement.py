@@ -182,9 +182,9 @@ def _fill(need: Need, classes: Sequence[NodeClass], domain: Domain) -> list[Plac
     nodes = [n for n in nodes_of(domain) if n.class_ in classes and n.schedulable]
     nodes = [n for n in nodes if _allowed(need, n)]
     if not one_node:
-        return _pack(need, nodes)
+        return _pack(need, [_Room(n, n.available) for n in nodes])
     for node in sorted(nodes, key=lambda n: (n.available, n.index)):
-        placed = _pack(need, [node])
+        placed = _pack(need, [_Room(node, node.available)])
         if placed is not None:
             return placed
     return None
@@ -207,9 +207,9 @@ class _Room:
 
     __slots__ = ("cpu", "free", "memory", "node", "partial")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, free: int) -> None:
         self.node = node
-        self.free = node.available
+        self.free = free
         self.cpu = node.free_cpu_milli
         self.memory = node.free_memory_mib
         self.partial = dict(node.partial)
@@ -247,8 +247,7 @@ class _Room:
         return device
 
 
-def _pack(need: Need, nodes: Sequence[Node]) -> list[Placed] | None:
-    rooms = [_Room(n) for n in nodes]
+def _pack(need: Need, rooms: Sequence[_Room]) -> list[Placed] | None:
     placed: list[Placed] = []
     for index, group in enumerate(need.groups):
         items = [(r.replicas(group), (r.free, r.cpu, r.node.index), r) for r in rooms]
@@ -328,23 +327,23 @@ def inside(reservation: Reservation, cell: Cell, need: Need) -> Choice | Blocked
     """A place for the need on the slots of its reservation."""
     if not reservation.active or reservation.closing:
         return Blocked("reservation_not_active", need.slots, 0, reservation.id)
-    free = {id_: reservation.free_on(id_) for id_ in sorted(reservation.nodes)}
-    total = sum(free.values())
-    nodes: list[Placed] = []
-    for index, group in enumerate(need.groups):
-        per_node = group.max_per_node or MANY
-        items = [
-            (min(n // group.slots if group.slots else MANY, per_node), (n, id_), id_)
-            for id_, n in free.items()
-        ]
-        chosen = _greedy([i for i in items if i[0]], group.count)
-        if chosen is None:
-            reason = "reservation_full" if total < need.slots else "fragmented"
-            return Blocked(reason, need.slots, total, reservation.id)
-        for id_, count in chosen:
-            free[id_] -= count * group.slots
-            nodes.append((id_, count, index, -1))
-    return Choice(nodes, 1, reservation.id, (0, total - need.slots))
+    classes = need.classes(cell)
+    parts: dict[tuple[str, ...], list[_Room]] = {}
+    for id_ in sorted(reservation.nodes):
+        node = cell.nodes[id_]
+        if node.class_ in classes and _allowed(need, node):
+            part = (*node.rack.path, id_)[: need.required + 1]
+            parts.setdefault(part, []).append(_Room(node, reservation.free_on(id_)))
+    if not parts:
+        return Blocked("no_matching_nodes", need.slots, 0, reservation.id)
+    sized = sorted((sum(r.free for r in rooms), part) for part, rooms in parts.items())
+    for free, part in sized:
+        nodes = _pack(need, parts[part]) if free >= need.slots else None
+        if nodes is not None:
+            return Choice(nodes, len(parts), reservation.id, (0, free - need.slots))
+    total = sum(free for free, _ in sized)
+    reason = "reservation_full" if total < need.slots else "fragmented"
+    return Blocked(reason, need.slots, total, reservation.id)
 
 
 def replicas(

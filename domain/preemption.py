@@ -53,9 +53,17 @@ class Victims:
         found = self._old.get(key)
         if found is None:
             since = self.turn.header.now_ms - self.cell.policy.min_run_s[tier] * 1000
-            runs = self.cell.preemptible.get(key, {})
-            found = [r for r in runs if 0 < r.running_ms <= since and not r.stop_by_ms]
-            self._old[key] = found
+            found = self._old[key] = []
+            oldest = self.turn.header.now_ms + 1
+            for run in self.cell.preemptible.get(key, ()):
+                if run.stop_by_ms or not run.running_ms:
+                    continue
+                if run.running_ms <= since:
+                    found.append(run)
+                elif run.running_ms < oldest:
+                    oldest = run.running_ms
+            if oldest <= self.turn.header.now_ms:  # a claim may have its victim from then on
+                self.cell.wake(oldest + self.cell.policy.min_run_s[tier] * 1000)
         return found
 
     def _borrowers(self, accelerator: str) -> list[Run]:

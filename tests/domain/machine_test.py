@@ -20,7 +20,8 @@ from domain.cell import Cell
 from domain.decide import decide
 from domain.facts import JobClaimed, ShapeBlocked
 from domain.jobs import JobState
-from domain.ledger import Accepted, canonical
+from domain.ledger import ENGINE, Accepted, Header, canonical
+from domain.timers import next_due_ms
 from tests.domain.given import Given, job, node
 from tests.domain.naive import Naive
 
@@ -81,6 +82,7 @@ runtimes = st.builds(
     max_s=st.one_of(st.none(), st.just(5000)),
     restore_s=st.sampled_from((0, 60)),
     grace_s=st.sampled_from((0, 30)),
+    estimate_s=st.sampled_from((None, 10, 100, 1000)),
 )
 
 
@@ -95,14 +97,19 @@ class Machine(RuleBasedStateMachine):
         self.sent: list[Accepted] = []
         self.jobs = 0
         self.reasons: dict[int, tuple[str, str]] = {}
+        self.along: Cell | None = None
+        self.together = 1
 
     # --- commands ---
 
     def send(self, command: c.Command) -> None:
         self.pending.append(self.given.accept(command))
 
-    @initialize(nominal=st.integers(0, 16), nodes=st.integers(1, 8))
-    def start(self, nominal: int, nodes: int) -> None:
+    @initialize(
+        nominal=st.integers(0, 16), nodes=st.integers(1, 8), together=st.sampled_from((1, 2, 8))
+    )
+    def start(self, nominal: int, nodes: int, together: int) -> None:
+        self.together = together
         self.send(c.SetQuota(account="org"))
         entries = tuple(c.Quota(accelerator=t, nominal=nominal) for t in TYPES)
         for leaf in LEAVES:
@@ -204,10 +211,38 @@ class Machine(RuleBasedStateMachine):
             )
         )
 
-    @rule(name=st.sampled_from(("r1", "r2")), slots=st.sampled_from((2, 8)))
-    def submit_to_reservation(self, name: str, slots: int) -> None:
+    @rule(
+        name=st.sampled_from(("r1", "r2")),
+        group=groups,
+        flavour=flavours,
+        placement=placements,
+        queue=st.sampled_from(("team-a-x", "team-a-x", "team-b-x")),
+    )
+    def submit_to_reservation(
+        self, name: str, group: Any, flavour: Any, placement: Any, queue: str
+    ) -> None:
         self.jobs += 1
-        self.send(job(f"j{self.jobs}", queue="team-a-x", slots=slots, reservation=name))
+        self.send(
+            job(
+                f"j{self.jobs}",
+                queue=queue,
+                groups=(group,),
+                flavours=flavour,
+                placement=placement,
+                reservation=name,
+            )
+        )
+
+    @rule(
+        queue=st.sampled_from(QUEUES),
+        tier=st.sampled_from(tuple(c.Tier)),
+        slots=st.sampled_from((2, 4, 8)),
+        count=st.integers(1, 6),
+    )
+    def submit_several(self, queue: str, tier: c.Tier, slots: int, count: int) -> None:
+        for _ in range(count):
+            self.jobs += 1
+            self.send(job(f"j{self.jobs}", queue=queue, tier=tier, slots=slots))
 
     @rule(name=st.sampled_from(("r1", "r2")))
     def cancel_reservation(self, name: str) -> None:
@@ -221,9 +256,15 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         self.send(c.CancelJob(job=self.some_job(data)))
 
-    @rule(data=st.data(), tier=st.sampled_from(tuple(c.Tier)), priority=st.sampled_from((0, 5)))
-    def amend(self, data: st.DataObject, tier: c.Tier, priority: int) -> None:
-        self.send(c.AmendJob(job=self.some_job(data), tier=tier, priority=priority))
+    @rule(
+        data=st.data(),
+        tier=st.sampled_from((None, *c.Tier)),
+        priority=st.sampled_from((None, 0, 5)),
+        estimate_s=st.sampled_from((None, 1, 500)),
+    )
+    def amend(self, data: st.DataObject, tier: Any, priority: Any, estimate_s: Any) -> None:
+        name = self.some_job(data)
+        self.send(c.AmendJob(job=name, tier=tier, priority=priority, estimate_s=estimate_s))
 
     @rule(data=st.data())
     def preempt(self, data: st.DataObject) -> None:
@@ -307,6 +348,7 @@ class Machine(RuleBasedStateMachine):
         before = self.given.cell.snapshot()
         round = self.given.decide(taken)
         self.check_restored(before, round)
+        self.check_along(round)
         self.sent.extend(taken)
         self.naive.follow(round)
         self.check_reasons(round)
@@ -322,6 +364,17 @@ class Machine(RuleBasedStateMachine):
         again = decide(cell, round.header, round.commands)
         assert canonical(again) == canonical(round)
 
+    @rule()
+    def restore_another(self) -> None:
+        """A cell restored now decides all later rounds beside the one that was never restored."""
+        self.along = Cell.restore(self.given.twin.snapshot())
+
+    def check_along(self, round: Any) -> None:
+        if self.along is not None:
+            again = decide(self.along, round.header, round.commands)
+            assert canonical(again) == canonical(round)
+            self.along.believe(self.given.cell.head, round.inputs)
+
     def check_reasons(self, round: Any) -> None:
         """Whoever waits was told why, and told again only when the reason is another one."""
         for fact in round.facts:
@@ -336,8 +389,28 @@ class Machine(RuleBasedStateMachine):
     # --- invariants ---
 
     @invariant()
+    def rounds_are_made(self) -> None:
+        if len(self.pending) >= self.together:
+            self.decide_now(1)
+
+    @invariant()
     def states_agree(self) -> None:
         assert self.given.twin.digest() == self.given.cell.digest()
+
+    @invariant()
+    def nothing_is_due_before_the_next_due_moment(self) -> None:
+        """A decider that sleeps until then misses nothing."""
+        cell = self.given.cell
+        if cell.unfinished:
+            return
+        due_ms = next_due_ms(cell)
+        idle_ms = cell.now_ms + 86_400_000 if due_ms is None else due_ms - 1
+        if idle_ms > cell.now_ms:
+            sleeper = Cell.restore(cell.snapshot())
+            round = decide(sleeper, Header(cell.head.round + 1, idle_ms, 100_000, ENGINE), [])
+            # A reason may be told anew: the jobs that were placed last have changed what binds.
+            late = [f for f in round.facts if not isinstance(f, ShapeBlocked)]
+            assert not late, f"{idle_ms - cell.now_ms} ms later, {due_ms=}: {late}"
 
     @invariant()
     def usage_agrees(self) -> None:

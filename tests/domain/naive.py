@@ -122,7 +122,7 @@ class Naive:
         attempt = self.jobs[fact.job].attempt
         assert attempt is not None
         assert attempt.started
-        assert not attempt.stopping
+        assert not attempt.stopping or fact.reason == "cancelled"
         attempt.stopping = True
 
     def _AttemptEnded(self, fact: f.AttemptEnded, command: None) -> None:
@@ -223,8 +223,7 @@ class Naive:
             for name in {n[0] for n in nodes}:
                 here = sum(r for n, r, g, _ in nodes if n == name and g == index)
                 assert group.max_per_node is None or here <= group.max_per_node
-        if spec.reservation is None:
-            self._one_domain([n[0] for n in nodes], spec.placement.required_level.value)
+        self._one_domain([n[0] for n in nodes], spec.placement.required_level.value)
 
     def _one_domain(self, names: list[str], level: str) -> None:
         if level == "node":
