@@ -91,7 +91,8 @@ def _story(job: dict[str, Any]) -> Iterator[str]:
     waiting = job.get("waiting")
     if waiting:
         bound = f" ({waiting['bound']})" if waiting["bound"] else ""
-        need = f": needs {waiting['needed']}, there are {waiting['available']}"
+        needed, available = waiting["needed_milli"] / 1000, waiting["available_milli"] / 1000
+        need = f": needs {needed:g} slots, there are {available:g}"
         yield f"  waits: {waiting['reason']}{bound}{need}; {waiting['alike']} like it wait"
 
 

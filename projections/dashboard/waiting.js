@@ -4,7 +4,6 @@ import { $, count, el, empty, fill, plural, slots } from "./dom.js";
 
 const SHOWN = 200;
 const HUES = 6;
-const IN_MILLI = new Set(["quota_exceeded", "over_quota"]);
 const WORDS = {
   quota_exceeded: "others use the quota that is left",
   over_quota: "larger than the quota ever allows",
@@ -65,9 +64,8 @@ function size(shape) {
   return (shape.spec.groups ?? [{}]).reduce((sum, g) => sum + (g.count ?? 1) * (g.slots ?? 1), 0);
 }
 
-function reason({ reason: code, needed, available, bound }) {
-  const amount = IN_MILLI.has(code) ? slots : count;
+function reason({ reason: code, needed_milli: needed, available_milli: available, bound }) {
   const where = bound ? ` (${bound})` : "";
-  const numbers = needed ? `: needs ${amount(needed)}, there are ${amount(available)}` : "";
+  const numbers = needed ? `: needs ${slots(needed)}, there are ${slots(available)}` : "";
   return `${WORDS[code] ?? plain(code)}${where}${numbers}`;
 }

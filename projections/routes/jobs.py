@@ -76,8 +76,8 @@ async def _waiting(read: Reading, row: Fields) -> dict[str, Any] | None:
     since = await _all(read, "shape_events", (row["shape"],))
     return {
         "reason": shape["reason"],
-        "needed": shape["needed"],
-        "available": shape["available"],
+        "needed_milli": shape["needed_milli"],
+        "available_milli": shape["available_milli"],
         "bound": shape["bound"],
         "alike": shape["waiting"],
         "reasons": [

@@ -260,3 +260,15 @@ def test_the_document_has_the_columns_of_the_answers(caller: Caller) -> None:
         assert item.keys() == schemas[kind]["properties"].keys()
         assert set(TABLES[kind].values) <= item.keys()
     assert json.dumps(schemas["SubmitJob"]).count("#/components/schemas/") > 2
+
+
+def test_what_a_waiting_shape_needs_is_its_gang_whatever_the_reason(caller: Caller) -> None:
+    shapes = [s for s in every(caller, "/v1/shapes?waiting=true") if s["needed_milli"]]
+    assert len({shape["reason"] for shape in shapes}) > 1
+    for shape in shapes:
+        groups = shape["spec"]["groups"]
+        gang = sum(
+            group.get("count", 1) * group.get("slots", 1) * group.get("share_milli", 1000)
+            for group in groups
+        )
+        assert shape["needed_milli"] == gang, shape["reason"]
