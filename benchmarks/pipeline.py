@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import resource
 import sys
 import tempfile
@@ -187,19 +188,32 @@ async def throughput(
     children: Sequence[Process],
     amount: int,
     first: int,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Pause, pile up a backlog, resume: commands a second until the last one is out."""
     for child in children:
         child.pause()
     messages = [submission(first + n) for n in range(amount)]
     records = [(str(first + n).encode(), m.value, m.headers) for n, m in enumerate(messages)]
     await send_all(producer, name, records)
+    spent = [_cpu_s(child) for child in children]
     for child in children:
         child.resume()
     begin = time.perf_counter()
     await output.until(first + amount)
     seconds = time.perf_counter() - begin
-    return {"commands": amount, "seconds": round(seconds, 2), "per_s": round(amount / seconds)}
+    cpu_us = [1e6 * (_cpu_s(c) - s) / amount for c, s in zip(children, spent, strict=True)]
+    return {
+        "commands": amount,
+        "seconds": round(seconds, 2),
+        "per_s": round(amount / seconds),
+        "cpu_us_per_command": [round(us) for us in cpu_us],
+    }
+
+
+def _cpu_s(child: Process) -> float:
+    """Seconds of user and system time that the process has used."""
+    fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure_bare(bootstrap: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -268,7 +282,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         kafka = stack.enter_context(LocalKafka(folder / "kafka"))
         bare = asyncio.run(measure_bare(kafka.bootstrap, args, folder))
-        shapes = {"one_worker": ["intake,decider"], "two_workers": ["intake", "decider"]}
+        shapes = {
+            "one_worker": ["intake,decider"],
+            "two_workers": ["intake", "decider"],
+            "three_workers": ["intake", "intake", "decider"],
+        }
         result: dict[str, Any] = {"bare_loop": bare}
         for cell, workers in shapes.items():
             result[cell] = asyncio.run(

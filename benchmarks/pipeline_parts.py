@@ -36,16 +36,19 @@ class WallClock:
 
 
 async def bare(bootstrap: str) -> NoReturn:
-    """The ceiling: take messages, change each a little, send it on, commit. Nothing else."""
+    """The ceiling: take messages, change each a little, send it on, commit now and then."""
     consumer, producer = make_consumer(bootstrap, group="bare"), make_producer(bootstrap)
     consumer.subscribe([topic("cmd", BARE)])
     async with Connected(consumer, producer):
+        commit = asyncio.create_task(asyncio.sleep(0))
+        committed_at = time.monotonic()
         while True:
             batch = await consumer.getmany(timeout_ms=1000, max_records=BATCH)
             records = [(r.key, r.value[::-1], ()) for part in batch.values() for r in part]
             await send_all(producer, topic("accepted", BARE), records)
-            if records:
-                await consumer.commit()
+            if commit.done() and time.monotonic() - committed_at > 1:
+                commit = asyncio.create_task(consumer.commit())
+                committed_at = time.monotonic()
 
 
 async def worker(bootstrap: str, cell: str, folder: Path, roles: str) -> None:
