@@ -118,6 +118,11 @@ class Cell:
     def wake(self, at_ms: int) -> None:
         self.wake_ms = at_ms if self.wake_ms is None else min(self.wake_ms, at_ms)
 
+    def wake_for_claims(self) -> None:
+        """Only the round that finds victims knows until when its claims wait: ask for one."""
+        if any(d.waiting for d in self.demands.values()):
+            self.wake(self.now_ms)
+
     def accepted(self, index: int) -> Accepted:
         return self._accepted[index]
 

@@ -78,6 +78,7 @@ def evolve(cell: Cell, round: Round, head: Head) -> Changes:
         apply(cell, fact)
     cell.take_ready()
     changes = cell.close()
+    cell.wake_for_claims()
     found = cell.digest()
     if found != round.state:
         raise Divergence(round.header.round, round.state, found)

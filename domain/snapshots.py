@@ -86,6 +86,7 @@ def load(data: bytes, make: type[Cell]) -> Cell:
     for entity in cell.entities():
         cell.touch(entity)
     cell.close()
+    cell.wake_for_claims()
     if cell.digest() != body["digest"]:
         raise DamagedSnapshot("the state in it does not have the digest in it")
     return cell
@@ -187,8 +188,6 @@ def _load_run(cell: Cell, job: Job, state: list[Any]) -> None:
     cell.take_parts(run, 1)
     if run.reservation is None:
         cell.charge(run, job.shape.size)
-    if stop_by:
-        cell.timers.stop_by(run)
     if started:
         cell.started(run)
-        cell.timers.overrun(run)
+        cell.timers.run(run)
