@@ -1,0 +1,240 @@
+"""Preemption gets quiet: between two events from outside there is a bounded number of them.
+
+The worlds are those in which other schedulers were seen to preempt for ever: accounts that reclaim
+from each other, borrowers below a common parent, second choices, victims by the name of a queue.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain import commands as c
+from domain.facts import JobClaimed, PreemptionDecided
+from domain.jobs import JobState
+from domain.timers import next_due_ms
+from tests.domain.given import Given, job, node, of
+
+EAGER = c.PolicyParameters(min_run_s=(0, 0, 0, 0), queue_delay_s=(0, 0, 0, 0))
+LEAVES = ("a", "b", "c")
+TYPES = ("h100", "npu")
+
+
+def quota(nominal: int, type_: str = "h100", **limits: Any) -> c.Quota:
+    return c.Quota(accelerator=type_, nominal=nominal, **limits)
+
+
+def account(name: str, *quotas: c.Quota, parent: str | None = "org") -> c.SetQuota:
+    queues = (c.Queue(queue=name),) if name in LEAVES else ()
+    return c.SetQuota(account=name, parent=parent, quotas=quotas, queues=queues)
+
+
+def until_quiet(world: Given, most: int) -> list[PreemptionDecided]:
+    """Let agents obey, and time pass to each due moment, until nothing more happens.
+
+    Attempts run for ever: whatever ends was preempted. `most`: bound of the preemptions.
+    """
+    decided: list[PreemptionDecided] = []
+    silent = 0
+    while silent < 3:
+        facts = world.facts(*obeyed(world), after_s=1)
+        decided += of(PreemptionDecided, facts)
+        assert len(decided) <= most, "it does not get quiet"
+        silent = 0 if facts else silent + 1
+        due_ms = next_due_ms(world.cell)
+        if not facts and due_ms is not None:
+            world.now_ms = max(world.now_ms, due_ms)
+    world.facts(after_s=86_400)
+    assert not of(PreemptionDecided, world.facts(after_s=86_400)), "a day later it still is"
+    return decided
+
+
+def obeyed(world: Given) -> list[c.Command]:
+    """What agents that do at once what they are told report."""
+    reports: list[c.Command] = []
+    for known in world.cell.jobs.values():
+        status = known.status
+        state: Any = {JobState.STARTING: "running", JobState.STOPPING: "stopped"}.get(status)
+        if state is not None and known.run is not None:
+            report = c.ReportAttempt(job=known.id, attempt=known.run.attempt, state=state)
+            reports.append(report)
+    return reports
+
+
+def saved(world: Given) -> list[c.Command]:
+    """Checkpoints of all that runs."""
+    runs = [j.run for j in world.cell.jobs.values() if j.run and j.status is JobState.RUNNING]
+    at_ms = world.now_ms
+    return [c.ReportCheckpoint(job=r.job.id, attempt=r.attempt, at_ms=at_ms) for r in runs]
+
+
+def settle(world: Given, *commands: c.Command, most: int) -> list[PreemptionDecided]:
+    first = world.facts(*commands)
+    assert world.last is not None
+    assert not world.last.refusals, world.last.refusals
+    return [*of(PreemptionDecided, first), *until_quiet(world, most)]
+
+
+def tree(*accounts: c.SetQuota, nodes: int = 2, policy: c.PolicyParameters = EAGER) -> Given:
+    world = Given()
+    known = [node(f"n{i}", rack=f"k{i // 2}") for i in range(nodes)]
+    world.round(c.SetPolicy(parameters=policy), *accounts, *known)
+    return world
+
+
+def test_two_that_own_half_each_reclaim_once_from_one_another() -> None:
+    """Both borrow in turn; each gets back what is its own, and then no more."""
+    world = tree(account("org", parent=None), account("a", quota(8)), account("b", quota(8)))
+    settle(world, *(job(f"a{i}", queue="a", slots=4) for i in range(6)), most=0)
+    decided = settle(world, *(job(f"b{i}", queue="b", slots=4) for i in range(6)), most=2)
+    assert len(decided) == 2
+    running = Counter(j.shape.queue.id for j in world.cell.jobs.values() if j.run)
+    assert running == {"a": 2, "b": 2}
+
+
+def test_sizes_that_do_not_fill_a_quota_do_not_take_turns() -> None:
+    """Each wants 5 of its 8 again and again: a third gang fits only as a borrower, who yields."""
+    world = tree(account("org", parent=None), account("a", quota(8)), account("b", quota(8)))
+    jobs = [job(f"{q}{i}", queue=q, slots=5) for q in "ab" for i in range(3)]
+    assert len(settle(world, *jobs, most=2)) <= 2
+    assert {j.shape.queue.id for j in world.cell.jobs.values() if j.run} == {"a", "b"}
+
+
+def test_borrowers_below_one_parent_do_not_reclaim_from_each_other() -> None:
+    """All quota is the parent's: whoever came first keeps it, of whatever name."""
+    for order in (LEAVES, LEAVES[::-1]):
+        pool = account("org", quota(16), parent=None)
+        world = tree(pool, *(account(q, quota(0)) for q in LEAVES))
+        jobs = [job(f"{q}{i}", queue=q, slots=8) for q in order for i in range(2)]
+        for one in jobs:
+            settle(world, one, most=0)
+        held = [j.id for j in world.cell.jobs.values() if j.run]
+        assert held == [jobs[0].job, jobs[1].job]
+
+
+def test_a_stronger_tier_takes_the_cheapest_and_not_the_first_name() -> None:
+    """Within its own nominal; what has lost least goes, though its name and queue come last."""
+    world = tree(account("org", parent=None), account("a", quota(16)), account("b", quota(8)))
+    settle(world, job("a-old", queue="a", slots=8, tier=c.Tier.BASIC), most=0)
+    world.round(after_s=3600)
+    settle(world, job("b-young", queue="b", slots=8, tier=c.Tier.BASIC), most=0)
+    decided = settle(world, job("up", queue="a", slots=8, tier=c.Tier.PREMIUM), most=1)
+    assert [v.job for d in decided for v in d.victims] == ["b-young"]
+
+
+def test_a_victim_does_not_come_back_over_its_second_choice() -> None:
+    """What is evicted from the first type takes the second, and nobody moves again."""
+    quotas = (quota(8), quota(8, "npu"))
+    world = tree(account("org", parent=None), account("a", *quotas), account("b", *quotas), nodes=1)
+    world.round(node("npu", accelerator="npu", kind="npu"))
+    both = tuple(c.Flavour(accelerator=t) for t in TYPES)
+    settle(world, *(job(f"a{i}", queue="a", slots=8, flavours=both) for i in range(3)), most=0)
+    decided = settle(
+        world, *(job(f"b{i}", queue="b", slots=8, flavours=both) for i in range(3)), most=4
+    )
+    assert len(decided) <= 2
+    assert sum(j.run is not None for j in world.cell.jobs.values()) == 2
+
+
+def test_an_operator_preempts_once_and_the_job_comes_back_once() -> None:
+    world = tree(account("org", parent=None), account("a", quota(8)), nodes=1)
+    settle(world, job("x", queue="a", slots=8), most=0)
+    decided = settle(world, c.PreemptJob(job="x"), most=1)
+    assert [d.cause for d in decided] == ["operator"]
+    assert world.cell.jobs["x"].attempts == 2
+
+
+def test_a_yielding_order_does_not_let_two_jobs_take_turns() -> None:
+    """By least attained service, whoever yields has had more by a factor, and the factor grows."""
+    policy = c.PolicyParameters(
+        order="least_attained",
+        yield_ratio_milli=4000,
+        min_run_s=(0, 60, 60, 60),
+        queue_delay_s=(0, 0, 0, 0),
+    )
+    world = tree(account("org", quota(8), parent=None), account("a"), nodes=1, policy=policy)
+    world.round(job("x", queue="a", slots=8), job("y", queue="a", slots=8))
+    times = []
+    for _ in range(600):
+        world.now_ms += 60_000
+        if of(PreemptionDecided, world.facts(*obeyed(world), *saved(world))):
+            times.append(world.now_ms)
+    gaps = [b - a for a, b in pairwise(times)]
+    assert len(gaps) >= 2, "the newcomer does get its turn, and the other one its own"
+    assert all(2 * before < after for before, after in pairwise(gaps))
+
+
+leaf_quotas = st.builds(
+    quota,
+    nominal=st.integers(0, 16),
+    type_=st.sampled_from(TYPES),
+    borrowing_limit=st.none() | st.integers(0, 8),
+    lending_limit=st.none() | st.integers(0, 8),
+)
+some_jobs = st.tuples(
+    st.sampled_from(LEAVES),
+    st.sampled_from((1, 3, 4, 5, 8)),
+    st.integers(1, 3),
+    st.sampled_from(tuple(c.Tier)),
+    st.sampled_from((("h100",), ("npu",), ("h100", "npu"), ("npu", "h100"))),
+    st.booleans(),
+)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@settings(max_examples=60, deadline=None)
+@given(
+    quotas=st.lists(
+        st.lists(leaf_quotas, max_size=2, unique_by=lambda q: q.accelerator),
+        min_size=3,
+        max_size=3,
+    ),
+    wanted=st.lists(some_jobs, min_size=1, max_size=16),
+    policy=st.sampled_from(
+        (EAGER, c.PolicyParameters(), c.PolicyParameters(queue_delay_s=(0, 60, 60, 60)))
+    ),
+)
+def test_any_world_gets_quiet(
+    nested: bool, quotas: list[list[c.Quota]], wanted: list[Any], policy: c.PolicyParameters
+) -> None:
+    """No job is preempted more often than there are jobs that may stand above it."""
+    above = [account("org", parent=None), account("part")] if nested else []
+    parents = ("part", "part", "org") if nested else ("org", "org", "org")
+    leaves = [
+        account(q, *entries, parent=p)
+        for q, entries, p in zip(LEAVES, quotas, parents, strict=True)
+    ]
+    world = tree(*(above or [account("org", parent=None)]), *leaves, policy=policy)
+    world.round(*(node(f"m{i}", accelerator="npu", kind="npu", slots=4) for i in range(2)))
+    jobs = [
+        job(
+            f"j{i}",
+            queue=queue,
+            slots=slots,
+            count=count,
+            tier=tier,
+            preemptible=preemptible,
+            flavours=tuple(c.Flavour(accelerator=t) for t in types),
+        )
+        for i, (queue, slots, count, tier, types, preemptible) in enumerate(wanted)
+    ]
+    half = len(jobs) // 2
+    settle(world, *jobs[:half], most=half * half)
+    decided = settle(world, *jobs[half:], most=len(jobs) * len(jobs))
+    claimed = Counter(d.preemptor for d in decided)
+    assert not claimed or max(claimed.values()) <= len(jobs)
+
+
+def test_a_claim_is_started_when_its_victims_are_gone() -> None:
+    world = tree(account("org", parent=None), account("a", quota(8)), account("b"), nodes=1)
+    settle(world, job("x", queue="b", slots=8), most=0)
+    claimed = of(JobClaimed, world.facts(job("y", queue="a", slots=8)))
+    assert claimed[0].waits_for == [("n0", 8)]
+    until_quiet(world, most=0)
+    assert world.cell.jobs["y"].status is JobState.RUNNING
+    assert world.cell.jobs["x"].status is JobState.WAITING
