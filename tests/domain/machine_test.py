@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -455,11 +455,23 @@ class Machine(RuleBasedStateMachine):
                 assert one.spec.accelerator != wanted or room < group.slots, "there is room"
 
 
-LONG = os.environ.get("AQUIFER_LONG_TESTS") == "1"
+class LongMachine(Machine):
+    """More and longer histories, other ones each time."""
+
+
 Machine.TestCase.settings = settings(
-    max_examples=400 if LONG else 60,
-    stateful_step_count=60 if LONG else 40,
+    max_examples=60,
+    stateful_step_count=40,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+LongMachine.TestCase.settings = settings(
+    max_examples=400,
+    stateful_step_count=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 TestMachine = Machine.TestCase
+TestLongMachine = pytest.mark.slow(LongMachine.TestCase)

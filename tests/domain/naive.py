@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domain import facts as f
-from domain.commands import COMMANDS, Command, RegisterNode, SubmitJob
+from domain.commands import (
+    COMMANDS,
+    TIERS,
+    Command,
+    PolicyParameters,
+    RegisterNode,
+    SubmitJob,
+)
 from domain.ledger import Round
 
 LEVELS = ("region", "cluster", "block", "rack")
@@ -30,6 +37,17 @@ class NaiveJob:
     order: int
     attempt: Attempt | None = None
     attempts: int = 0
+    rests_until_ms: int = 0
+
+    @property
+    def size(self) -> int:
+        return sum(g.count * g.slots * g.share_milli for g in self.spec.groups)
+
+    @property
+    def line(self) -> SubmitJob:
+        """What it shares with all jobs of its line."""
+        runtime = self.spec.runtime.model_copy(update={"estimate_s": None})
+        return self.spec.model_copy(update={"job": "x", "labels": {}, "runtime": runtime})
 
 
 @dataclass
@@ -44,21 +62,27 @@ class Naive:
     reservations: dict[str, Any] = field(default_factory=dict)
     held: dict[str, dict[str, int]] = field(default_factory=dict)
     order: int = 0
+    now_ms: int = 0
+    policy: PolicyParameters = field(default_factory=PolicyParameters)
 
     # --- following the facts ---
 
     def follow(self, round: Round) -> None:
         self.check_outcomes(round)
+        self.now_ms = round.header.now_ms
         commands = [_parse(c.type, bytes(c.data)) for c in round.commands]
-        preempted: set[str] = set()
+        preempted: dict[str, str] = {}
         for fact in round.facts:
             command = commands[fact.command] if hasattr(fact, "command") else None
             if isinstance(fact, f.PreemptionDecided):
                 for victim in fact.victims:
                     assert victim.job not in preempted, "nothing is preempted twice in a round"
-                    preempted.add(victim.job)
+                    preempted[victim.job] = fact.cause
+                self.check_victims(fact)
             if isinstance(fact, f.AttemptStarted | f.JobClaimed) and fact.nodes:
-                assert fact.job not in preempted, "a victim is not placed again in its round"
+                # What an operator stopped may have ended by a report of the same round.
+                cause = preempted.get(fact.job, "operator")
+                assert cause == "operator", "a victim is not placed again in its round"
             self._apply(fact, command)
         self.check_slots()
         self.check_devices()
@@ -89,12 +113,16 @@ class Naive:
         given = {n: getattr(command, n) for n in ("tier", "priority")}
         job.spec = job.spec.model_copy(update={n: v for n, v in given.items() if v is not None})
 
+    def _PolicySet(self, fact: f.PolicySet, command: Any) -> None:
+        self.policy = command.parameters
+
     def _JobClaimed(self, fact: f.JobClaimed, command: None) -> None:
         self._begin(fact, waits=bool(fact.waits_for))
 
     def _AttemptStarted(self, fact: f.AttemptStarted, command: None) -> None:
         job = self.jobs[fact.job]
         if fact.nodes:
+            self.check_quota(job, fact.flavour)
             self._begin(fact, waits=False)
         attempt = job.attempt
         assert attempt is not None, "nothing starts without a place"
@@ -107,6 +135,7 @@ class Naive:
         assert job.attempt is None, "a job has one attempt at a time"
         assert fact.attempt == job.attempts + 1, "attempts are numbered without a gap"
         job.attempts = fact.attempt
+        self.check_first_in_line(job)
         accelerator = job.spec.flavours[fact.flavour].accelerator
         job.attempt = Attempt(fact.job, fact.attempt, fact.nodes, accelerator, waits=waits)
         self.check_gang(job, fact.nodes, accelerator)
@@ -133,6 +162,7 @@ class Naive:
 
     def _JobRequeued(self, fact: f.JobRequeued, command: None) -> None:
         assert self.jobs[fact.job].attempt is None
+        self.jobs[fact.job].rests_until_ms = fact.not_before_ms
 
     def _gone(self, fact: Any, state: str) -> None:
         assert self.jobs.pop(fact.job).attempt is None
@@ -201,6 +231,49 @@ class Naive:
         del self.reservations[fact.reservation], self.held[fact.reservation]
 
     # --- invariants ---
+
+    def check_first_in_line(self, job: NaiveJob) -> None:
+        """Nobody who asked for the same before it still waits."""
+        assert job.rests_until_ms <= self.now_ms, "who backs off is not started"
+        if self.policy.order != "seniority":
+            return
+        for other in self.jobs.values():
+            ready = other.attempt is None and other.rests_until_ms <= self.now_ms
+            assert not ready or other.order >= job.order or other.line != job.line, "in line"
+
+    def check_quota(self, job: NaiveJob, flavour: int) -> None:
+        if job.spec.reservation is None:
+            type_ = job.spec.flavours[flavour].accelerator
+            free = self.available(self.owner(job), type_)
+            assert job.size <= free, "new work respects quota"
+
+    def check_victims(self, decided: f.PreemptionDecided) -> None:
+        """Whoever is preempted may be, and for a claim that may preempt."""
+        claimant = (
+            self.jobs.get(decided.preemptor) if decided.cause in ("tier", "reclaim") else None
+        )
+        for victim in (self.jobs[v.job] for v in decided.victims):
+            assert victim.attempt is not None
+            assert victim.attempt.started
+            assert not victim.attempt.stopping
+            if decided.cause == "operator":
+                continue
+            assert victim.spec.preemptible
+            assert victim.spec.reservation is None
+            if claimant is not None:
+                assert self.may_preempt(claimant, victim)
+
+    def may_preempt(self, claimant: NaiveJob, victim: NaiveJob) -> bool:
+        owner, type_ = self.owner(claimant), victim.attempt.accelerator if victim.attempt else ""
+        lender = self.owner(victim)
+        assert victim.attempt is not None
+        assert victim.attempt.running, "what has not run yet is no victim"
+        rank, other = TIERS.index(claimant.spec.tier), TIERS.index(victim.spec.tier)
+        if self.policy.yield_ratio_milli and owner == lender and rank == other:
+            return True
+        borrows = self.reached(lender, type_) > self.subtree(lender, type_) and other > 0
+        within = self.reached(owner, type_) + claimant.size <= self.subtree(owner, type_)
+        return within and (other > rank or borrows)
 
     def check_gang(self, job: NaiveJob, nodes: list[Any], accelerator: str) -> None:
         """All replicas, on nodes that may take them, in one domain of the required level."""
@@ -291,10 +364,53 @@ class Naive:
         for job in self.jobs.values():
             if job.attempt is None or job.spec.reservation is not None:
                 continue
-            size = sum(g.count * g.slots * g.share_milli for g in job.spec.groups)
             key = (owner[job.spec.queue], job.attempt.accelerator)
-            used[key] = used.get(key, 0) + size
+            used[key] = used.get(key, 0) + job.size
         return used
+
+    def owner(self, job: NaiveJob) -> str:
+        found = [
+            n for n, a in self.accounts.items() if job.spec.queue in {q.queue for q in a.queues}
+        ]
+        assert len(found) == 1, "a queue is of one account"
+        return found[0]
+
+    def limit(self, account: str, type_: str, name: str) -> int | None:
+        """An entry of the account's quota, in thousandths."""
+        for entry in self.accounts[account].quotas:
+            if entry.accelerator == type_:
+                value = getattr(entry, name)
+                return None if value is None else 1000 * value
+        return None
+
+    def below(self, account: str) -> list[str]:
+        return [n for n, a in self.accounts.items() if a.parent == account]
+
+    def subtree(self, account: str, type_: str) -> int:
+        lent = (self.subtree(b, type_) - self.kept(b, type_) for b in self.below(account))
+        return (self.limit(account, type_, "nominal") or 0) + sum(lent)
+
+    def kept(self, account: str, type_: str) -> int:
+        """What it never lends."""
+        lending = self.limit(account, type_, "lending_limit")
+        return 0 if lending is None else max(0, self.subtree(account, type_) - lending)
+
+    def reached(self, account: str, type_: str) -> int:
+        """Its own use, and what its children use beyond what they keep."""
+        over = (max(0, self.reached(b, type_) - self.kept(b, type_)) for b in self.below(account))
+        return self.usage().get((account, type_), 0) + sum(over)
+
+    def available(self, account: str, type_: str) -> int:
+        used, brings = self.reached(account, type_), self.subtree(account, type_)
+        parent = self.accounts[account].parent
+        if parent is None:
+            return brings - used
+        kept = self.kept(account, type_)
+        above = self.available(parent, type_)
+        limit = self.limit(account, type_, "borrowing_limit")
+        if limit is not None:
+            above = min(above, brings - kept - max(0, used - kept) + limit)
+        return max(0, kept - used) + above
 
 
 def _parse(type_: str, data: bytes) -> Command:
