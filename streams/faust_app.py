@@ -74,6 +74,8 @@ class Worker:
             raise ValueError(f"nothing was given for the roles {lacking or self.roles}")
 
 
+START_S: Final = 30
+
 Failed = asyncio.Future[Exception]
 """Gets what made the first role fail. A crash of Faust's would end in its own clean-up."""
 
@@ -210,14 +212,17 @@ async def run_worker(worker: Worker) -> None:
     await _check(worker)
     failed: Failed = asyncio.get_running_loop().create_future()
     app = build_app(worker, failed)
+    starting = asyncio.create_task(app.start())
     try:
-        await app.start()
+        await asyncio.shield(starting)
         while not failed.done() and not app.should_stop:  # noqa: ASYNC110  either may end it
             await asyncio.sleep(0.1)
         if app.crash_reason is not None:
             raise app.crash_reason
         raise failed.result() if failed.done() else RuntimeError("the app stopped by itself")
     finally:
+        # A start that is cut off leaves Faust's consumer thread where no stop reaches it.
+        await asyncio.wait([starting], timeout=START_S)
         await app.stop()
 
 
