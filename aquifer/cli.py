@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from aquifer import api, audit, letters, operate, read, run, serve, simulate, submit
+from aquifer import api, audit, checkpoints, letters, operate, read, run, serve, simulate, submit
 
 app = typer.Typer(
     name="aquifer",
@@ -25,6 +25,8 @@ app.command()(serve.worker)
 app.command()(api.api)
 app.command()(serve.agents)
 app.command()(serve.generate)
+for proof in checkpoints.COMMANDS:
+    audit.app.command()(proof)
 app.add_typer(audit.app, name="audit")
 app.add_typer(letters.app, name="dead-letters")
 app.add_typer(operate.quarantine_app, name="quarantine")
