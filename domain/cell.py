@@ -84,7 +84,7 @@ class Cell:
         self.wake_ms: int | None = None
         """The next round should be at this time or before: a claim will have waited enough."""
         self.unfinished = False
-        """The last round's work was spent before all that may start was tried."""
+        """The last round did not try all that may start or claim: another one may at once."""
         self.needs: dict[bytes, Need] = {}
         self.demands: dict[tuple[object, ...], Demand] = {}
         self.next_need = 0

@@ -202,6 +202,7 @@ def _bind(turn: Turn, reservation: Reservation) -> None:
     wanted = eviction.Wanted(classes, ((count, spec.slots, 64),), level, within)
     plan = eviction.plan(turn, wanted, preemption.unreserved(turn))
     if plan is None:
+        cell.unfinished = True  # what this round starts or frees may be what the next one can take
         shortfall = count * spec.slots
         if shortfall != reservation.shortfall:
             turn.emit(ReservationMissed(reservation.id, shortfall))

@@ -239,6 +239,7 @@ class Scheduling:
             if found is not None and len(found[1].runs) <= budget:
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)
+                self.cell.unfinished = True  # the next of its line may claim in the next round
 
     def _turns(self, lines: list[_Claim]) -> list[_Claim]:
         """Those first in order, and of the others as many in turn: none is passed over for ever."""

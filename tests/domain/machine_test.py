@@ -18,8 +18,7 @@ from hypothesis.stateful import (
 from domain import commands as c
 from domain.cell import Cell
 from domain.decide import decide
-from domain.facts import JobClaimed, ShapeBlocked
-from domain.jobs import JobState
+from domain.facts import ShapeBlocked
 from domain.ledger import ENGINE, Accepted, Header, canonical
 from domain.timers import next_due_ms
 from tests.domain.given import Given, job, node
@@ -86,6 +85,22 @@ runtimes = st.builds(
 )
 
 
+Contention = list[tuple[str, c.Tier, int, int, int]]
+"""(queue, tier, slots, count, seconds until the next one)"""
+
+contention = st.lists(
+    st.tuples(
+        st.sampled_from(QUEUES),
+        st.sampled_from(tuple(c.Tier)),
+        st.sampled_from((1, 4, 8)),
+        st.integers(1, 6),
+        st.sampled_from((1, 31, 700, 4000)),
+    ),
+    min_size=2,
+    max_size=6,
+)
+
+
 class Machine(RuleBasedStateMachine):
     """Commands gather between rounds, so that one round has several."""
 
@@ -106,9 +121,15 @@ class Machine(RuleBasedStateMachine):
         self.pending.append(self.given.accept(command))
 
     @initialize(
-        nominal=st.integers(0, 16), nodes=st.integers(1, 8), together=st.sampled_from((1, 2, 8))
+        nominal=st.sampled_from((0, 4, 8, 16)),
+        nodes=st.integers(1, 8),
+        together=st.sampled_from((1, 2, 8)),
+        eager=st.booleans(),
+        contention=contention,
     )
-    def start(self, nominal: int, nodes: int, together: int) -> None:
+    def start(
+        self, nominal: int, nodes: int, together: int, eager: bool, contention: Contention
+    ) -> None:
         self.together = together
         self.send(c.SetQuota(account="org"))
         entries = tuple(c.Quota(accelerator=t, nominal=nominal) for t in TYPES)
@@ -116,7 +137,11 @@ class Machine(RuleBasedStateMachine):
             self.set_leaf(leaf, entries)
         for n in range(nodes):
             self.node(n, n % 3 == 2, 0)
+        if eager:
+            parameters = c.PolicyParameters(min_run_s=(0, 0, 0, 0), queue_delay_s=(0, 0, 0, 0))
+            self.send(c.SetPolicy(parameters=parameters))
         self.decide_now(0)
+        self.contend(contention)
 
     def set_leaf(self, leaf: str, entries: tuple[c.Quota, ...], strict: bool = False) -> None:
         queues = (
@@ -193,6 +218,15 @@ class Machine(RuleBasedStateMachine):
                 max_restarts=restarts,
             )
         )
+
+    @rule(contention=contention)
+    def contend(self, contention: Contention) -> None:
+        """One queue after another asks for more than there is, and what it gets runs a while."""
+        for queue, tier, slots, count, after_s in contention:
+            self.submit_several(queue, tier, slots, count)
+            self.decide_now(0)
+            self.report_all(True)
+            self.decide_now(after_s)
 
     @rule(data=st.data(), count=st.integers(1, 3), start_s=st.integers(0, 2000))
     def reserve(self, data: st.DataObject, count: int, start_s: int) -> None:
@@ -418,23 +452,6 @@ class Machine(RuleBasedStateMachine):
         for account in self.given.cell.accounts.values():
             for accelerator, used in account.own.items():
                 assert used == naive.get((account.id, accelerator), 0)
-
-    @invariant()
-    def quota_is_kept(self) -> None:
-        """More than the quota is used only while victims of a claim stop, or after a change."""
-        cell = self.given.cell
-        last = self.given.last
-        if last is None or any(a.type == "SetQuota" for a in last.commands):
-            self.over = True
-        if any(isinstance(f, JobClaimed) for f in (last.facts if last else ())):
-            self.over = True
-        moving = any(j.status in (JobState.STOPPING, JobState.CLAIMED) for j in cell.jobs.values())
-        for account in cell.accounts.values():
-            for accelerator in TYPES:
-                if account.available(accelerator) < 0:
-                    assert self.over or moving, f"{account.id} is over its quota"
-
-    over = False
 
     @invariant()
     def what_fits_does_not_wait(self) -> None:

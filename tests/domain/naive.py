@@ -63,6 +63,8 @@ class Naive:
     held: dict[str, dict[str, int]] = field(default_factory=dict)
     order: int = 0
     now_ms: int = 0
+    victims: set[str] = field(default_factory=set)
+    """Of the last preemption."""
     policy: PolicyParameters = field(default_factory=PolicyParameters)
 
     # --- following the facts ---
@@ -117,6 +119,7 @@ class Naive:
         self.policy = command.parameters
 
     def _JobClaimed(self, fact: f.JobClaimed, command: None) -> None:
+        self.check_claimed_quota(self.jobs[fact.job], fact.flavour)
         self._begin(fact, waits=bool(fact.waits_for))
 
     def _AttemptStarted(self, fact: f.AttemptStarted, command: None) -> None:
@@ -247,11 +250,24 @@ class Naive:
             free = self.available(self.owner(job), type_)
             assert job.size <= free, "new work respects quota"
 
+    def check_claimed_quota(self, job: NaiveJob, flavour: int) -> None:
+        """When all that stops has stopped, the claim is within quota."""
+        stopping = {j.spec.job: j.attempt for j in self.jobs.values() if self.stops(j)}
+        for name in stopping:
+            self.jobs[name].attempt = None
+        self.check_quota(job, flavour)
+        for name, attempt in stopping.items():
+            self.jobs[name].attempt = attempt
+
+    def stops(self, job: NaiveJob) -> bool:
+        return job.attempt is not None and (job.attempt.stopping or job.spec.job in self.victims)
+
     def check_victims(self, decided: f.PreemptionDecided) -> None:
         """Whoever is preempted may be, and for a claim that may preempt."""
         claimant = (
             self.jobs.get(decided.preemptor) if decided.cause in ("tier", "reclaim") else None
         )
+        self.victims = {v.job for v in decided.victims}
         for victim in (self.jobs[v.job] for v in decided.victims):
             assert victim.attempt is not None
             assert victim.attempt.started
