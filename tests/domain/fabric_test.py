@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from domain import commands as c
 from domain.fabric import Domain
-from domain.facts import AttemptStarted, NodeRegistered
 from domain.nodes import Node
 from domain.placement import nodes_of
-from tests.domain.given import Given, job, node, of
+from tests.domain.given import Given, job, node
 
 changes = st.lists(
     st.tuples(st.integers(0, 7), st.sampled_from(("add", "cordon", "free", "remove", "job"))),
@@ -61,25 +60,3 @@ def recount_domain(domain: Domain, nodes: list[Node]) -> None:
         assert counts == [mine.count(k) for k in range(9)]
         assert domain.free[id_] == sum(mine)
     assert set(domain.counts) == {n.class_.id for n in nodes}
-
-
-@given(st.lists(st.integers(0, 8), min_size=1, max_size=12), st.integers(1, 8))
-def test_a_single_replica_goes_where_it_leaves_least(used: list[int], slots: int) -> None:
-    given_ = Given()
-    quota = (c.Quota(accelerator="h100", nominal=1000),)
-    given_.round(c.SetQuota(account="a", quotas=quota, queues=(c.Queue(queue="q"),)))
-    for n, taken in enumerate(used):
-        facts = given_.facts(node(f"n{n}"))
-        assert isinstance(facts[0], NodeRegistered)
-        if taken:  # the only node with room for it is the new one, or a better fit
-            given_.facts(job(f"fill{n}", slots=taken))
-    free = {n.id: (n.available, n.index) for n in given_.cell.nodes.values()}
-    started = of(AttemptStarted, given_.facts(job("j", slots=slots)))
-    fits = {(a, i): id_ for id_, (a, i) in free.items() if a >= slots}
-    if not fits:
-        assert not started
-        return
-    assert started[0].nodes[0][0] == fits[min(fits)]
-    assert started[0].why.candidates == len(fits)
-    if len(fits) > 1:
-        assert started[0].why.runner_up == fits[sorted(fits)[1]]

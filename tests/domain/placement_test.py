@@ -78,11 +78,16 @@ def test_one_replica_goes_where_it_leaves_least(
         assert world.reason() == (expected if widest >= slots else "never_fits")
         return
     order = list(world.free)
-    best = min(fits, key=lambda n: (world.disks[n] != preferred, world.free[n], order.index(n)))
+    ranked = sorted(
+        fits, key=lambda n: (world.disks[n] != preferred, world.free[n], order.index(n))
+    )
+    best = ranked[0]
     assert started is not None
     assert started.nodes == [(best, 1, 0, -1)]
     assert started.why is not None
     assert started.why.candidates == len(fits)
+    rest = [n for n in ranked if n != best]
+    assert started.why.runner_up == (rest[0] if rest else None)
 
 
 @settings(deadline=None)
