@@ -68,7 +68,8 @@ async def live(
         origin = origin or taken_over(cell)
         session = f"r{cell.head.round}"
         store = SqliteStore(folder.read_model)
-        ledger = Ledger(ports.name, ports.log, ports.verifier, ports.snapshots)
+        size = await ports.log.end()
+        ledger = Ledger(ports.name, ports.log, ports.verifier, size, ports.snapshots)
         await fill(ledger, store)
         given = services(settings, store, clock, ports.sink, ports.dead_letters)
         try:

@@ -9,11 +9,10 @@ from msgspec import Struct
 from aquifer.output import progress
 from projections.projector import Projector
 from projections.store import Applied, Store
-from streams.reader import LedgerReader
-from streams.sqlite import SqliteLog
+from streams.reader import LedgerReader, Readable
 
 if TYPE_CHECKING:
-    from domain.ledger import Verifier
+    from domain.ledger import Header, Verifier
     from domain.ports import Snapshots
     from projections.tables import Key, Row
 
@@ -26,9 +25,26 @@ class Ledger(Struct, frozen=True):
 
     name: str
     """Of the cell."""
-    log: SqliteLog
+    log: Readable
     verifier: Verifier
-    snapshots: Snapshots
+    size: int
+    """Records in the log, about."""
+    snapshots: Snapshots | None = None
+
+
+class Moment(Struct, frozen=True):
+    """A point in a ledger's history: the last round up to a number, or up to a time."""
+
+    round: int | None = None
+    at_ms: int | None = None
+
+    def is_before(self, header: Header) -> bool:
+        """True iff the round of this header comes after the moment."""
+        late = self.at_ms is not None and header.now_ms > self.at_ms
+        return late or (self.round is not None and header.round > self.round)
+
+
+NOW: Final = Moment()
 
 
 async def _begin(ledger: Ledger, store: Store) -> tuple[Projector, LedgerReader]:
@@ -39,15 +55,16 @@ async def _begin(ledger: Ledger, store: Store) -> tuple[Projector, LedgerReader]
     return projector, LedgerReader(ledger.log, ledger.name, ledger.verifier, head, head_position)
 
 
-async def fill(ledger: Ledger, store: Store) -> None:
-    """Project all that the ledger holds and the store does not."""
+async def fill(ledger: Ledger, store: Store, until: Moment = NOW) -> None:
+    """Project all that the ledger holds, up to a moment, and the store does not."""
     projector, reader = await _begin(ledger, store)
     applied = await store.applied(ledger.name)
-    end = await ledger.log.end()
     rows: dict[tuple[str, Key], Row] = {}
     waiting = 0
     with progress("filling the read model") as tell:
         async for believed in reader.read():
+            if until.is_before(believed.round.header):
+                break
             made = projector.rows_of(believed.round, believed.head)
             if believed.head.round <= applied.round:
                 continue
@@ -57,7 +74,7 @@ async def fill(ledger: Ledger, store: Store) -> None:
             waiting += 1
             if waiting == BULK:
                 await store.write(ledger.name, list(rows.values()), applied)
-                tell(believed.position, end)
+                tell(believed.position, max(believed.position, ledger.size))
                 rows.clear()
                 waiting = 0
         if waiting:

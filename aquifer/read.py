@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
@@ -20,8 +22,11 @@ from aquifer.output import JsonFlag, emit
 if TYPE_CHECKING:
     import httpx
 
+    from aquifer.ledgers import Source
+    from aquifer.projecting import Ledger, Moment
     from aquifer.settings import Settings
     from projections.store import Store
+    from streams.snapshots import FileSnapshots
 
 TIMEOUT_S: Final = 30
 KINDS: Final = (
@@ -37,6 +42,10 @@ KINDS: Final = (
     "decisions",
     "commands",
 )
+At = Annotated[
+    str | None,
+    typer.Option(help="As it stood then: a round's number, or a time like 2026-01-31T12:00:00Z."),
+]
 Url = Annotated[str | None, typer.Option(help="A running read API; else the profile's stores.")]
 
 
@@ -48,10 +57,11 @@ def get(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Items of the page.")] = 100,
     cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
+    at: At = None,
     url: Url = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read accounts, queues, nodes, jobs and the rest, as of the newest round."""
+    """Read accounts, queues, nodes, jobs and the rest, as they are or as they were."""
     if kind not in KINDS:
         raise Misuse(f"{kind!r} is none of {', '.join(KINDS)}")
     asked = {"limit": str(limit)} if name is None and kind != "summary" else {}
@@ -63,17 +73,18 @@ def get(
     if cursor is not None:
         asked["cursor"] = cursor
     path = f"/v1/{kind}" if name is None else f"/v1/{kind}/{quote(name)}"
-    answer = asyncio.run(_ask(path, asked, url))
+    answer = asyncio.run(_ask(path, asked, url, _moment(at)))
     emit(answer if as_json or "items" not in answer else answer["items"], as_json)
 
 
 def explain(
     job: Annotated[str, typer.Argument(help="The job's name.")],
+    at: At = None,
     url: Url = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Tell a job's whole history, and why it waits if it does."""
-    answer = asyncio.run(_ask(f"/v1/jobs/{quote(job)}", {}, url))
+    answer = asyncio.run(_ask(f"/v1/jobs/{quote(job)}", {}, url, _moment(at)))
     if as_json:
         emit(answer, True)
     else:
@@ -96,13 +107,31 @@ def _story(job: dict[str, Any]) -> Iterator[str]:
         yield f"  waits: {waiting['reason']}{bound}{need}; {waiting['alike']} like it wait"
 
 
-async def _ask(path: str, asked: dict[str, str], url: str | None) -> dict[str, Any]:
+def _moment(at: str | None) -> Moment | None:
+    from aquifer.projecting import Moment
+    from streams.envelope import parse_time_ms
+
+    if at is None:
+        return None
+    if at.isdecimal():
+        return Moment(round=int(at))
+    try:
+        return Moment(at_ms=parse_time_ms(at))
+    except ValueError as error:
+        raise Misuse(f"--at: {at!r} {error}") from error
+
+
+async def _ask(
+    path: str, asked: dict[str, str], url: str | None, at: Moment | None
+) -> dict[str, Any]:
     import httpx
 
     from aquifer.settings import load
 
     settings = load()
-    async with _client(settings, url or settings.url) as client:
+    if at is not None and url is not None:
+        raise Misuse("--at reads the ledger itself: it goes without --url")
+    async with _client(settings, None if at else url or settings.url, at) as client:
         try:
             response = await client.get(path, params=asked)
         except httpx.HTTPError as error:
@@ -114,7 +143,9 @@ async def _ask(path: str, asked: dict[str, str], url: str | None) -> dict[str, A
 
 
 @asynccontextmanager
-async def _client(settings: Settings, url: str | None) -> AsyncIterator[httpx.AsyncClient]:
+async def _client(
+    settings: Settings, url: str | None, at: Moment | None
+) -> AsyncIterator[httpx.AsyncClient]:
     import httpx
 
     if url is not None:
@@ -125,12 +156,38 @@ async def _client(settings: Settings, url: str | None) -> AsyncIterator[httpx.As
     from aquifer.clocks import SystemClock
     from projections.http import create_app
 
-    stores = _cassandra(settings) if settings.distributed else _embedded(settings)
+    if at is not None:
+        stores = _as_of(settings, at)
+    else:
+        stores = _cassandra(settings) if settings.distributed else _embedded(settings)
     async with stores as (cell, store):
         served = settings.model_copy(update={"cell": cell})
         transport = httpx.ASGITransport(create_app(services(served, store, SystemClock())))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             yield client
+
+
+@asynccontextmanager
+async def _as_of(settings: Settings, at: Moment) -> AsyncIterator[tuple[str, Store]]:
+    """A read model of the ledger up to a moment, made for this question alone."""
+    from aquifer import ledgers
+    from aquifer.projecting import fill
+    from projections.sqlite_store import SqliteStore
+
+    with TemporaryDirectory() as folder:
+        store = SqliteStore(Path(folder) / "rows.sqlite")
+        try:
+            async with ledgers.opened(settings, None, None) as source:
+                await fill(_ledger(source, None), store, at)
+            yield source.cell, store
+        finally:
+            await store.close()
+
+
+def _ledger(source: Source, snapshots: FileSnapshots | None) -> Ledger:
+    from aquifer.projecting import Ledger
+
+    return Ledger(source.cell, source.log, source.verifier, source.size, snapshots)
 
 
 @asynccontextmanager
@@ -146,18 +203,15 @@ async def _embedded(settings: Settings) -> AsyncIterator[tuple[str, Store]]:
     """The read model in the cell's folder, brought up to date."""
     from aquifer import ledgers
     from aquifer.folder import existing
-    from aquifer.projecting import Ledger, fill
+    from aquifer.projecting import fill
     from projections.sqlite_store import SqliteStore
     from streams.snapshots import FileSnapshots
-    from streams.sqlite import SqliteLog
 
     folder = existing(settings.state_dir)
     async with ledgers.opened(settings, folder.root, None) as source:
-        assert isinstance(source.log, SqliteLog), "a folder holds no other log"
         store = SqliteStore(folder.read_model)
         try:
-            snapshots = FileSnapshots(folder.snapshots)
-            await fill(Ledger(source.cell, source.log, source.verifier, snapshots), store)
+            await fill(_ledger(source, FileSnapshots(folder.snapshots)), store)
             yield source.cell, store
         finally:
             await store.close()
