@@ -140,3 +140,33 @@ async def _export(file: Path, ledger: Path | None, keys: Path | None) -> dict[st
         ring = ledgers.keys_beside(file)
         source.verifier.save(ring)
     return {"file": str(file), "keys": str(ring), "rounds": reader.head.round}
+
+
+@app.command()
+def who(
+    name: Annotated[str, typer.Argument(help="A job, queue, account, node or reservation.")],
+    ledger: LedgerPath = None,
+    keys: Keys = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell which commands, by whom, spoke of a thing, and what became of each."""
+    found = asyncio.run(_who(name, ledger, keys))
+    emit(found, as_json)
+    if not found:
+        fail(f"no command speaks of {name!r}")
+
+
+async def _who(name: str, ledger: Path | None, keys: Path | None) -> list[dict[str, Any]]:
+    import msgspec
+
+    from aquifer import ledgers, settings
+    from streams.causes import causes
+    from streams.reader import LedgerReader
+
+    async with ledgers.opened(settings.load(), ledger, keys) as source:
+        reader = LedgerReader(source.log, source.cell, source.verifier)
+        return [
+            msgspec.to_builtins(cause)
+            async for believed in reader.read()
+            for cause in causes(believed.round, name)
+        ]
