@@ -118,8 +118,12 @@ class Victims:
             same = other.queue.account is shape.queue.account
             if not same or other.priority > shape.priority or run.stop_by_ms:
                 continue
-            if ordering.service(self.cell, run.job, now) * 1000 >= least:
+            lacks = -(-least // 1000) - ordering.service(self.cell, run.job, now)
+            if lacks <= 0:
                 found[run] = cost_of(run, now)
+            elif self.cell.policy.order == "least_attained" and other.slots:
+                slot_s = run.held_slot_s(now) + lacks  # it has had enough when it has held these
+                self.cell.wake(run.started_ms - (-1000 * slot_s // other.slots))
         return Eligible(found)
 
     def lower(self, tier: int, accelerator: str) -> Eligible:

@@ -158,6 +158,22 @@ def test_a_claim_waits_until_its_wait_has_cost_as_much_as_its_victim_loses() -> 
     assert decided[0].victims[0].cost_slot_s == 8 * 4600
 
 
+def test_whoever_has_had_enough_yields_at_that_moment() -> None:
+    given = world()
+    policy = c.PolicyParameters(
+        order="least_attained",
+        yield_ratio_milli=4000,
+        min_run_s=(0, 0, 0, 0),
+        queue_delay_s=(0, 0, 0, 0),
+    )
+    given.round(c.SetPolicy(parameters=policy), job("runs", slots=7))
+    started = given.now_ms
+    given.round(report("running"), job("next", slots=7))
+    # The newcomer counts as having had 1 slot-second; four are had after 4/7 s.
+    decided = of(PreemptionDecided, at_the_bound(given, started + 572))
+    assert [v.job for v in decided[0].victims] == ["runs"]
+
+
 # --- what is remembered ---------------------------------------------------------------------------
 
 
