@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -17,6 +18,7 @@ from domain.shapes import Shape
 
 if TYPE_CHECKING:
     from domain.cell import Cell
+    from domain.ports import Snapshots
 
 FORM: Final = 1
 _pack: Final = msgspec.msgpack.Encoder().encode
@@ -25,6 +27,24 @@ _unpack: Final = msgspec.msgpack.Decoder().decode
 
 class DamagedSnapshot(Exception):
     """The snapshot is not one, or not the one that it says it is."""
+
+
+def whole(
+    kept: Snapshots, name: str, make: type[Cell], not_after: int | None = None
+) -> Iterator[tuple[Cell, int]]:
+    """Cells of a name from the snapshots that are whole, and the positions that they name.
+
+    Newest first, from the newest up to a round on.
+    """
+    while (found := kept.latest(not_after)) is not None:
+        round, position, state = found
+        try:
+            cell = load(state, make)
+        except DamagedSnapshot:
+            cell = None
+        if cell is not None and cell.name == name and cell.head.round == round:
+            yield cell, position
+        not_after = round - 1
 
 
 def dump(cell: Cell) -> bytes:

@@ -13,7 +13,7 @@ from domain.cell import Cell
 from domain.evolve import evolve
 from domain.ledger import BrokenRecord, Head, Round, Verifier, extends, unseal
 from domain.ports import Snapshots
-from domain.snapshots import DamagedSnapshot
+from domain.snapshots import whole
 from projections.rows import project
 from projections.store import Applied, Store
 from projections.tables import Row
@@ -60,19 +60,9 @@ class Projector:
 
     def _restored(self, name: str) -> tuple[Cell, int]:
         """The newest snapshot that is not ahead of the store, and its record's position."""
-        not_after: int | None = self._applied.round
-        while self._snapshots is not None:
-            found = self._snapshots.latest(not_after)
-            if found is None:
-                break
-            round, position, state = found
-            try:
-                cell = Cell.restore(state)
-            except DamagedSnapshot:
-                cell = None
-            if cell is not None and cell.name == name and cell.head.round == round:
+        if self._snapshots is not None:
+            for cell, position in whole(self._snapshots, name, Cell, self._applied.round):
                 return cell, position
-            not_after = round - 1
         return Cell(name), -1
 
     async def on_record(self, position: int, record: bytes) -> None:

@@ -16,7 +16,7 @@ from domain.cell import Cell
 from domain.evolve import evolve
 from domain.ledger import BrokenRecord, Head, Round, Verifier, extends, unseal
 from domain.ports import Snapshots
-from domain.snapshots import DamagedSnapshot
+from domain.snapshots import whole
 
 
 class Readable(Protocol):
@@ -95,21 +95,10 @@ async def restore(
     A snapshot counts if it is whole and the record at its position has its hash. Without one the
     cell is empty, and the reader stands at the log's start.
     """
-    not_after: int | None = None
-    while snapshots is not None:
-        found = snapshots.latest(not_after)
-        if found is None:
-            break
-        round, position, state = found
-        try:
-            cell = Cell.restore(state)
-        except DamagedSnapshot:
-            cell = None
-        if cell is not None and cell.name == name and cell.head.round == round:
-            reader = LedgerReader(log, name, verifier, cell.head, position)
-            if await _stands(log, verifier, position, cell.head):
-                return cell, reader
-        not_after = round - 1
+    kept = whole(snapshots, name, Cell) if snapshots is not None else ()
+    for cell, position in kept:
+        if await _stands(log, verifier, position, cell.head):
+            return cell, LedgerReader(log, name, verifier, cell.head, position)
     return Cell(name), LedgerReader(log, name, verifier)
 
 
