@@ -151,8 +151,8 @@ class ShapeBlocked(Fact, frozen=True, tag="ShapeBlocked"):
 
     shape: int
     reason: str
-    needed: int = 0
-    available: int = 0
+    needed_milli: int = 0
+    available_milli: int = 0
     where: str = ""
     """The account whose quota, or the label or domain, that binds."""
 

@@ -13,6 +13,7 @@ from domain.commands import LEVELS, ReplicaGroup
 from domain.fabric import NODE, RACK, REGION, Domain, NodeClass, is_local, matches
 from domain.facts import Placed
 from domain.nodes import WHOLE, labels_of
+from domain.quota import MILLI
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -43,8 +44,8 @@ class Blocked(NamedTuple):
     """Why a need cannot be placed now: a reason, what it needs, and what there is."""
 
     reason: str
-    needed: int = 0
-    available: int = 0
+    needed_milli: int = 0
+    available_milli: int = 0
     where: str = ""
 
 
@@ -52,7 +53,7 @@ def place(cell: Cell, need: Need) -> Choice | Blocked:
     """A place for the need on slots that nobody holds."""
     classes = need.classes(cell)
     if not classes:
-        return Blocked("no_matching_nodes", need.slots, 0, need.accelerator)
+        return Blocked("no_matching_nodes", need.size_milli, 0, need.accelerator)
     group = need.groups[0]
     if need.plain and len(need.groups) == 1 and group.count == 1:
         return _single(cell, need, classes, group.slots)
@@ -115,8 +116,9 @@ def _short(cell: Cell, need: Need, classes: Sequence[NodeClass]) -> Blocked:
         )
     free = sum(c.free for c in classes)
     if not need.fits_when_empty:
-        return Blocked("never_fits", need.slots, free, LEVELS[need.required].value)
-    return Blocked("no_capacity" if free < need.slots else "fragmented", need.slots, free)
+        return Blocked("never_fits", need.size_milli, free * MILLI, LEVELS[need.required].value)
+    reason = "no_capacity" if free < need.slots else "fragmented"
+    return Blocked(reason, need.size_milli, free * MILLI)
 
 
 def _levels(need: Need) -> Iterable[int]:
@@ -326,7 +328,7 @@ def nodes_of(domain: Domain) -> Iterable[Node]:
 def inside(reservation: Reservation, cell: Cell, need: Need) -> Choice | Blocked:
     """A place for the need on the slots of its reservation."""
     if not reservation.active or reservation.closing:
-        return Blocked("reservation_not_active", need.slots, 0, reservation.id)
+        return Blocked("reservation_not_active", need.size_milli, 0, reservation.id)
     classes = need.classes(cell)
     parts: dict[tuple[str, ...], list[_Room]] = {}
     for id_ in sorted(reservation.nodes):
@@ -335,7 +337,7 @@ def inside(reservation: Reservation, cell: Cell, need: Need) -> Choice | Blocked
             part = (*node.rack.path, id_)[: need.required + 1]
             parts.setdefault(part, []).append(_Room(node, reservation.free_on(id_)))
     if not parts:
-        return Blocked("no_matching_nodes", need.slots, 0, reservation.id)
+        return Blocked("no_matching_nodes", need.size_milli, 0, reservation.id)
     sized = sorted((sum(r.free for r in rooms), part) for part, rooms in parts.items())
     for free, part in sized:
         nodes = _pack(need, parts[part]) if free >= need.slots else None
@@ -343,7 +345,7 @@ def inside(reservation: Reservation, cell: Cell, need: Need) -> Choice | Blocked
             return Choice(nodes, len(parts), reservation.id, (0, free - need.slots))
     total = sum(free for free, _ in sized)
     reason = "reservation_full" if total < need.slots else "fragmented"
-    return Blocked(reason, need.slots, total, reservation.id)
+    return Blocked(reason, need.size_milli, total * MILLI, reservation.id)
 
 
 def replicas(

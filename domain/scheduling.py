@@ -143,7 +143,7 @@ class Scheduling:
         """Start the head of the shape's line, or find that its demand is blocked."""
         job = shape.head()
         assert job is not None, "only lines with a head are tried"
-        last = Blocked("waits_for_flavour", shape.slots)
+        last = Blocked("waits_for_flavour", shape.size)
         for flavour, need in enumerate(shape.needs):
             after_ms = shape.spec.flavours[flavour].after_wait_s * 1000
             if self.cell.now_ms - job.seniority_ms < after_ms:

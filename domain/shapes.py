@@ -68,6 +68,7 @@ class Need:
         "plain",
         "preferred",
         "required",
+        "size_milli",
         "slots",
         "uses",
     )
@@ -84,6 +85,7 @@ class Need:
         self.groups = spec.groups
         self.placement = spec.placement
         self.slots = sum(g.count * g.slots for g in spec.groups)
+        self.size_milli = sum(g.count * g.slots * g.share_milli for g in spec.groups)
         p = spec.placement
         self.plain = not any(
             g.share_milli < 1000 or g.host_cpu_milli or g.host_memory_mib or not g.slots
@@ -146,14 +148,14 @@ class Shape:
     """One shape: its demand, and the line of its jobs that wait."""
 
     __slots__ = (
-        "available",
+        "available_milli",
         "demand",
         "id",
         "jobs",
         "key",
         "line",
         "mark",
-        "needed",
+        "needed_milli",
         "plain",
         "priority",
         "queue",
@@ -194,13 +196,13 @@ class Shape:
         self.returned: list[Entry] = []
         """Heap of jobs that came into the line out of order; entries may be stale."""
         self.reason = ""
-        self.needed = 0
-        self.available = 0
+        self.needed_milli = 0
+        self.available_milli = 0
         self.where = ""
         self.mark = 0
 
     def state(self) -> tuple[object, ...]:
-        return (self.id, self.key, self.reason, self.needed, self.available, self.where)
+        return (self.id, self.key, self.reason, self.needed_milli, self.available_milli, self.where)
 
     def join(self, job: Job) -> None:
         """Put a waiting job into the line at the place that its seniority gives it."""

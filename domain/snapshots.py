@@ -147,7 +147,7 @@ def _load_shape(cell: Cell, id_: int, key: bytes, blocked: list[Any]) -> None:
     body = msgspec.json.encode({**msgspec.json.decode(key), "job": "x"})
     spec = SubmitJob.model_validate_json(body)
     shape = Shape(id_, key, spec, cell.queues[spec.queue])
-    shape.reason, shape.needed, shape.available, shape.where = blocked
+    shape.reason, shape.needed_milli, shape.available_milli, shape.where = blocked
     cell.link_shape(shape)
 
 

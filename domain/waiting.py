@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 def tell(turn: Turn, shape: Shape, blocked: Blocked) -> None:
     """Emit the reason if it is another one than was told last."""
     if (shape.reason, shape.where) != (blocked.reason, blocked.where):
-        reason, needed, available, where = blocked
-        turn.emit(ShapeBlocked(shape.id, reason, needed, available, where))
+        turn.emit(ShapeBlocked(shape.id, *blocked))
 
 
 def apply_blocked(cell: Cell, fact: ShapeBlocked) -> None:
     shape = cell.shapes[fact.shape]
     shape.reason, shape.where = fact.reason, fact.where
-    shape.needed, shape.available = fact.needed, fact.available
+    shape.needed_milli, shape.available_milli = fact.needed_milli, fact.available_milli
     cell.touch(shape)

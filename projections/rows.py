@@ -31,8 +31,6 @@ ENDS: Final = {
     facts.JobCancelled: "cancelled",
 }
 DECISIONS: Final = (facts.AttemptStarted, facts.JobClaimed, facts.PreemptionDecided)
-OF_QUOTA: Final = ("quota_exceeded", "over_quota")
-"""Reasons that speak of thousandths of slots; the others speak of slots."""
 OF_A_JOB: Final = "job"
 
 
@@ -341,7 +339,6 @@ def node(entity: Node) -> Values:
 def shape(entity: Shape) -> Values:
     spec = entity.spec.model_dump(mode="json", exclude_defaults=True)
     del spec["job"]
-    unit = 1 if entity.reason in OF_QUOTA else 1000
     return {
         "queue": entity.queue.id,
         "account": entity.queue.account.id,
@@ -349,8 +346,8 @@ def shape(entity: Shape) -> Values:
         "priority": entity.priority,
         "waiting": entity.waiting,
         "reason": entity.reason if entity.waiting else "",
-        "needed_milli": entity.needed * unit,
-        "available_milli": entity.available * unit,
+        "needed_milli": entity.needed_milli,
+        "available_milli": entity.available_milli,
         "bound": entity.where,
         "spec": spec,
     }
