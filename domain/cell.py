@@ -85,6 +85,8 @@ class Cell:
         """The next round should be at this time or before: a claim will have waited enough."""
         self.unfinished = False
         """The last round did not try all that may start or claim: another one may at once."""
+        self.claims: dict[Run, None] = {}
+        """Attempts that have not started: they wait for slots, or start in the next round."""
         self.needs: dict[bytes, Need] = {}
         self.demands: dict[tuple[object, ...], Demand] = {}
         self.next_need = 0
@@ -93,7 +95,6 @@ class Cell:
         # Of the round in progress:
         self._accepted: list[Accepted] = []
         self._commands: dict[int, Command] = {}
-        self._ready: list[Run] = []
         self._touched: dict[Entity, None] = {}
         self._gone: dict[Entity, None] = {}
         self._sum = 0
@@ -332,6 +333,7 @@ class Cell:
 
     def vacate(self, run: Run) -> None:
         """Take from the run all that it held or waited for."""
+        self.claims.pop(run, None)
         shape, reservation = run.job.shape, run.reservation
         self.take_parts(run, -1)
         for id_, slots in run.slots_by_node().items():
@@ -354,6 +356,7 @@ class Cell:
 
     def started(self, run: Run) -> None:
         """The run has all its slots, and has become one that others may preempt."""
+        self.claims.pop(run, None)
         shape = run.job.shape
         if run.reservation is None and shape.spec.preemptible:
             self.preemptible.setdefault((run.accelerator, shape.tier), {})[run] = None
@@ -398,14 +401,11 @@ class Cell:
             if not holder.missing[node.id]:
                 del holder.missing[node.id]
                 node.waiting.remove(holder)
-                if isinstance(holder, Run) and not holder.missing:
-                    self._ready.append(holder)
         self.changed_node(node)
 
-    def take_ready(self) -> list[Run]:
-        """Claims that wait for nothing more, each once, in the order of their jobs."""
-        ready = [r for r in self._ready if r.job.run is r and not r.missing and not r.started_ms]
-        self._ready.clear()
+    def ready_claims(self) -> list[Run]:
+        """Claims that wait for no slots any more, in the order of their jobs."""
+        ready = [run for run in self.claims if not run.missing]
         return sorted(ready, key=lambda r: r.job.number)
 
     def runs_in(self, reservation: Reservation) -> list[Run]:

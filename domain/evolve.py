@@ -76,7 +76,6 @@ def evolve(cell: Cell, round: Round, head: Head) -> Changes:
             cell.memory.remember_command(accepted.source, accepted.id, cell.now_ms)
     for fact in round.facts:
         apply(cell, fact)
-    cell.take_ready()
     changes = cell.close()
     cell.wake_for_claims()
     found = cell.digest()

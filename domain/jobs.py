@@ -55,6 +55,7 @@ class Job:
         "estimate_s",
         "failures",
         "id",
+        "lost_slot_s",
         "mark",
         "not_before_ms",
         "number",
@@ -79,7 +80,8 @@ class Job:
         self.estimate_s = estimate_s
         self.attempts = 0
         self.attained_slot_s = 0
-        """Slot-seconds that its attempts have had, without what was lost."""
+        """Slot-seconds that its attempts have had, and among them those that were lost."""
+        self.lost_slot_s = 0
         self.rank = 0
         """Its place in the line, by the policy's order; smaller first."""
         self.failures = 0
@@ -104,6 +106,7 @@ class Job:
             self.estimate_s,
             self.attempts,
             self.attained_slot_s,
+            self.lost_slot_s,
             self.failures,
             self.preemptions,
             self.not_before_ms,
@@ -295,7 +298,7 @@ def expire_stops(turn: Turn) -> None:
 
 def start_ready_claims(turn: Turn) -> None:
     """Claims whose slots have all become free turn into attempts."""
-    for run in turn.cell.take_ready():
+    for run in turn.cell.ready_claims():
         turn.emit(AttemptStarted(run.job.id, run.attempt))
 
 
@@ -357,6 +360,7 @@ def apply_requeued(cell: Cell, fact: JobRequeued) -> None:
 
 def apply_claimed(cell: Cell, fact: JobClaimed) -> None:
     run = _new_run(cell, fact.job, fact.attempt, fact.flavour, fact.nodes)
+    cell.claims[run] = None
     cell.occupy(run, fact.waits_for)
 
 
@@ -420,7 +424,8 @@ def apply_ended(cell: Cell, fact: AttemptEnded) -> None:
     run = job.run
     assert run is not None, "only an attempt can end"
     job.run = None
-    job.attained_slot_s += max(0, run.held_slot_s(cell.now_ms) - fact.lost_slot_s)
+    job.attained_slot_s += run.held_slot_s(cell.now_ms)
+    job.lost_slot_s += fact.lost_slot_s
     job.shape.queue.waiting += 1
     cell.vacate(run)
     if fact.reason == "failed":

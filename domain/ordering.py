@@ -3,7 +3,8 @@
 seniority        all ranks are equal: first come, first served.
 least_attained   log2 of the slot-seconds that the job has had: what needs little is soon done, and
                  nothing need be known of durations (least attained service; Tiresias, NSDI'19,
-                 uses it on GPUs).
+                 uses it on GPUs). What was lost counts, too: so two jobs that keep no checkpoint
+                 take turns at doubling times, and each ends.
 least_remaining  the slot-seconds that the job's estimate says are left (shortest remaining
                  service); jobs without an estimate come last.
 
@@ -44,4 +45,5 @@ def service(cell: Cell, job: Job, now_ms: int) -> int:
 def remaining_slot_s(job: Job, attained_slot_s: int) -> int:
     if job.estimate_s is None:
         return UNKNOWN
-    return max(0, job.shape.slots * job.estimate_s - attained_slot_s)
+    done = attained_slot_s - job.lost_slot_s
+    return max(0, job.shape.slots * job.estimate_s - done)

@@ -169,7 +169,7 @@ def _load_jobs(cell: Cell, states: list[Any]) -> None:
     waiting = []
     for id_, number, shape, seniority, estimate, *counts, rest, run in states:
         job = Job(id_, number, cell.shapes[shape], seniority, estimate)
-        job.attempts, job.attained_slot_s, job.failures, job.preemptions = counts
+        job.attempts, job.attained_slot_s, job.lost_slot_s, job.failures, job.preemptions = counts
         job.not_before_ms = rest
         cell.jobs[id_] = job
         job.shape.jobs += 1
@@ -208,6 +208,8 @@ def _load_run(cell: Cell, job: Job, state: list[Any]) -> None:
     cell.take_parts(run, 1)
     if run.reservation is None:
         cell.charge(run, job.shape.size)
-    if started:
+    if not started:
+        cell.claims[run] = None
+    else:
         cell.started(run)
         cell.timers.run(run)

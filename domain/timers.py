@@ -98,6 +98,8 @@ def _run_due_ms(run: Run) -> int:
 def next_due_ms(cell: Cell) -> int | None:
     """Earliest moment at which a round without commands may have something to decide."""
     moments = [m for m in (cell.timers.next_ms(), cell.wake_ms) if m is not None]
+    if cell.ready_claims():
+        moments.append(cell.now_ms)
     for reservation in cell.reservations.values():
         moment = reservation.next_ms()
         if moment is not None:

@@ -380,7 +380,10 @@ class Machine(RuleBasedStateMachine):
         self.given.now_ms += after_s * 1000
         taken, self.pending = self.pending, []
         before = self.given.cell.snapshot()
+        ready = {(r.job.id, r.attempt) for r in self.given.cell.ready_claims()}
         round = self.given.decide(taken)
+        still = {(r.job.id, r.attempt) for r in self.given.cell.ready_claims()}
+        assert not ready & still, "a claim that waits for nothing starts in the next round"
         self.check_restored(before, round)
         self.check_along(round)
         self.sent.extend(taken)

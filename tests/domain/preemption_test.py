@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain import commands as c
+from domain.cell import Cell
 from domain.facts import JobClaimed, PreemptionDecided
 from domain.jobs import JobState
 from domain.timers import next_due_ms
@@ -149,8 +150,12 @@ def test_an_operator_preempts_once_and_the_job_comes_back_once() -> None:
     assert world.cell.jobs["x"].attempts == 2
 
 
-def test_a_yielding_order_does_not_let_two_jobs_take_turns() -> None:
-    """By least attained service, whoever yields has had more by a factor, and the factor grows."""
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_yielding_order_does_not_let_two_jobs_take_turns(keeps: bool) -> None:
+    """By least attained service, whoever yields has had more by a factor, and the factor grows.
+
+    Also of jobs that keep no checkpoint: what they lost, they have had.
+    """
     policy = c.PolicyParameters(
         order="least_attained",
         yield_ratio_milli=4000,
@@ -162,7 +167,8 @@ def test_a_yielding_order_does_not_let_two_jobs_take_turns() -> None:
     times = []
     for _ in range(600):
         world.now_ms += 60_000
-        if of(PreemptionDecided, world.facts(*obeyed(world), *saved(world))):
+        reports = [*obeyed(world), *(saved(world) if keeps else ())]
+        if of(PreemptionDecided, world.facts(*reports)):
             times.append(world.now_ms)
     gaps = [b - a for a, b in pairwise(times)]
     assert len(gaps) >= 2, "the newcomer does get its turn, and the other one its own"
@@ -238,3 +244,15 @@ def test_a_claim_is_started_when_its_victims_are_gone() -> None:
     until_quiet(world, most=0)
     assert world.cell.jobs["y"].status is JobState.RUNNING
     assert world.cell.jobs["x"].status is JobState.WAITING
+
+
+def test_a_claim_that_waits_for_quota_alone_is_started() -> None:
+    """There are free slots, but others borrow the quota: its victims free no slot that it needs."""
+    world = tree(account("org", parent=None), account("a", quota(8)), account("b"), nodes=2)
+    settle(world, job("x", queue="b", slots=8), most=0)
+    facts = world.facts(job("y", queue="a", slots=4))
+    assert of(JobClaimed, facts)[0].waits_for == []
+    restored = Cell.restore(world.cell.snapshot())
+    assert next_due_ms(restored) == next_due_ms(world.cell) == world.now_ms
+    until_quiet(world, most=0)
+    assert world.cell.jobs["y"].status is JobState.RUNNING
