@@ -30,6 +30,9 @@ COMMAND_CLOCK = Settings(by_command_time=True, max_commands=40, max_wait_ms=3000
 """Time is the commands' own, and rounds are small: the bound of a round is met, too."""
 
 
+OPEN = Identity()
+
+
 class StillClock:
     def now_ms(self) -> int:
         return START_MS
@@ -47,7 +50,9 @@ async def believed(log: Log, cell: str, ring: KeyRing) -> list[Round]:
     return [b.round async for b in LedgerReader(log, cell, ring).read()]
 
 
-async def embedded(folder: Path, cell: str, messages: Sequence[Message]) -> Outcome:
+async def embedded(
+    folder: Path, cell: str, messages: Sequence[Message], identity: Identity = OPEN
+) -> Outcome:
     database = Database(folder / "cell.sqlite")
     signer = FileSigner(folder / "key.pem")
     ring = KeyRing([signer.public])
@@ -55,7 +60,7 @@ async def embedded(folder: Path, cell: str, messages: Sequence[Message]) -> Outc
         sink, letters = SqliteCommandSink(database), SqliteDeadLetters(database)
         for message in messages:
             await sink.send(message)
-        inbox = SqliteInbox(database, Identity(), letters, StillClock())
+        inbox = SqliteInbox(database, identity, letters, StillClock())
         log = SqliteLog(database)
         settings = replace(COMMAND_CLOCK, max_wait_ms=0)  # all is there
         decider = Decider(cell, log, inbox, signer, ring, StillClock(), settings=settings)
@@ -68,7 +73,12 @@ async def embedded(folder: Path, cell: str, messages: Sequence[Message]) -> Outc
 
 
 async def distributed(
-    folder: Path, bootstrap: str, cell: str, messages: Sequence[Message], rounds: int
+    folder: Path,
+    bootstrap: str,
+    cell: str,
+    messages: Sequence[Message],
+    rounds: int,
+    identity: Identity = OPEN,
 ) -> Outcome:
     """Through intake and decider in Faust workers, until the ledger has so many rounds.
 
@@ -95,7 +105,7 @@ async def distributed(
                     clock=StillClock(),
                     verifier=ring,
                     snapshots=FileSnapshots(folder / "snapshots"),
-                    identity=Identity(),
+                    identity=identity,
                     signer=signer,
                     settings=COMMAND_CLOCK,
                 )
