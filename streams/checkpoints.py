@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from domain.ledger import Signer, Verifier, canonical
-from domain.merkle import Tree, leaf
+from domain.merkle import Tree, consistent, included, leaf
 from streams.reader import LedgerReader
 
 PREFIX: Final = b"aquifer-checkpoint\n"
@@ -103,7 +103,10 @@ def checkpoint(cell: str, grown: Grown) -> Checkpoint:
 def inclusion(grown: Grown, round: int, signed: Signed) -> Inclusion:
     """Raises NotOfThisLedger, and ValueError if the checkpoint does not reach the round."""
     _check(grown.tree, signed)
-    hashes = grown.tree.inclusion(round - 1, signed.checkpoint.size)
+    claim = signed.checkpoint
+    hashes = grown.tree.inclusion(round - 1, claim.size)
+    root = bytes.fromhex(claim.root)
+    assert included(grown.record, round - 1, claim.size, hashes, root), "what is shown holds"
     return Inclusion(signed, round - 1, grown.record.decode(), [h.hex() for h in hashes])
 
 
@@ -111,7 +114,11 @@ def consistency(grown: Grown, old: Signed, new: Signed) -> Consistency:
     """Raises NotOfThisLedger, and ValueError if `new` is older than `old`."""
     for signed in (old, new):
         _check(grown.tree, signed)
-    hashes = grown.tree.consistency(old.checkpoint.size, new.checkpoint.size)
+    before, after = old.checkpoint, new.checkpoint
+    hashes = grown.tree.consistency(before.size, after.size)
+    roots = bytes.fromhex(before.root), bytes.fromhex(after.root)
+    holds_ = consistent(before.size, roots[0], after.size, roots[1], hashes)
+    assert holds_, "what is shown holds"
     return Consistency(old, new, [h.hex() for h in hashes])
 
 
