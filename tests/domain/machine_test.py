@@ -476,7 +476,7 @@ class Machine(RuleBasedStateMachine):
 
 
 class LongMachine(Machine):
-    """More and longer histories, other ones each time."""
+    """More and longer histories, always the same ones: a search for new ones is not for CI."""
 
 
 Machine.TestCase.settings = settings(
@@ -488,8 +488,10 @@ Machine.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 LongMachine.TestCase.settings = settings(
-    max_examples=400,
+    max_examples=150,
     stateful_step_count=60,
+    derandomize=True,
+    database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
