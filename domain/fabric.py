@@ -48,13 +48,6 @@ class NodeClass:
         self.heaps: list[list[int]] = [[] for _ in range(slots + 1)]
         """heaps[k]: indexes of nodes that have, or once had, k free slots."""
 
-    def most_free(self) -> int:
-        """The largest number of free slots that one node has; -1 without any node."""
-        for k in range(self.slots, -1, -1):
-            if self.counts[k]:
-                return k
-        return -1
-
 
 class Domain:
     """A place in the fabric: a region, cluster, block, or rack (its children are then nodes)."""
