@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import ModelSchema
 
 from aquifer import asyncapi
-from domain import commands, facts, ledger, ports
+from domain import commands, facts, ledger, ports, specs
 from projections.http import describe
 from streams import dispatch
 
@@ -72,7 +72,7 @@ def documents() -> dict[str, Json]:
 
 def _command(model: type[commands.Command]) -> Json:
     schema = model.model_json_schema(schema_generator=_CommandSchema)
-    return _described(schema, commands)
+    return _described(schema, commands, specs)
 
 
 def _structs(module: ModuleType, type_: Any) -> Json:
@@ -131,11 +131,12 @@ def _without(schema: Json, *names: str) -> Json:
 # --- texts ----------------------------------------------------------------------------------------
 
 
-def _described(schema: Json, module: ModuleType) -> Json:
+def _described(schema: Json, *modules: ModuleType) -> Json:
     """The schema with the fields' docstrings, without the titles made of names."""
-    texts = _field_texts(module)
+    texts = {key: text for module in modules for key, text in _field_texts(module).items()}
+    classes = {name: class_ for module in modules for name, class_ in vars(module).items()}
     for part in (schema, *schema.get("$defs", {}).values()):
-        class_ = getattr(module, part.get("title", ""), None)
+        class_ = classes.get(part.get("title", ""))
         for name, field in part.get("properties", {}).items():
             field.pop("title", None)
             for owner in class_.__mro__ if class_ is not None else ():

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from aquifer.errors import Misuse
-from domain.commands import Name
+from domain.specs import Name
 
 PREFIX: Final = "AQUIFER_"
 _OF_INFRA: Final = {"AQUIFER_CACHE", "AQUIFER_SERVERS"}  # where local servers come from

@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 from benchmarks.keys import Ed25519
-from domain.commands import FabricPath, Queue, Quota, RegisterNode, SetQuota
+from domain.commands import RegisterNode, SetQuota
+from domain.specs import FabricPath, Queue, Quota
 from streams.agent import Work
 from streams.scenario import Arrival, Scenario, checked_shape, submission
 from streams.simulate import Simulation

@@ -16,10 +16,11 @@ import msgspec
 
 from benchmarks.keys import Ed25519
 from domain.cell import Cell
-from domain.commands import FabricPath, RegisterNode
+from domain.commands import RegisterNode
 from domain.decide import decide
 from domain.facts import AttemptStarted
 from domain.ledger import ENGINE, Accepted, Head, Header, Round, Signer, canonical, seal
+from domain.specs import FabricPath
 
 SIZES = ((1, 1, 50), (1, 2, 20), (1, 4, 12), (1, 8, 12), (2, 8, 3), (4, 8, 2), (16, 8, 1))
 """(replicas, slots, weight) of the jobs: mostly small ones, some gangs up to 128 slots."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.keys import Ed25519
-from domain.commands import PolicyParameters, SetPolicy
+from domain.commands import SetPolicy
+from domain.specs import PolicyParameters
 from streams import traces
 from streams.scenario import Arrival, Scenario, arrival
 from streams.simulate import Simulation

@@ -23,20 +23,10 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from benchmarks.pipeline_parts import parts
-from domain.commands import (
-    Command,
-    FabricPath,
-    Flavour,
-    Queue,
-    Quota,
-    RegisterNode,
-    ReplicaGroup,
-    Runtime,
-    SetQuota,
-    SubmitJob,
-)
+from domain.commands import Command, RegisterNode, SetQuota, SubmitJob
 from domain.ledger import unseal
 from domain.ports import Message
+from domain.specs import FabricPath, Flavour, Queue, Quota, ReplicaGroup, Runtime
 from infra.kafka import LocalKafka
 from infra.process import Process
 from streams.envelope import structured

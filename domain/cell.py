@@ -15,16 +15,18 @@ from pydantic import BaseModel, TypeAdapter
 
 from domain import nodes as node_rules
 from domain import ordering, quota, snapshots
-from domain.commands import COMMANDS, Command, PolicyParameters, SubmitJob
+from domain.commands import COMMANDS, Command, SubmitJob
 from domain.fabric import Fabric
-from domain.jobs import Job, Run
+from domain.jobs import Job
 from domain.ledger import Accepted, Head, Header
 from domain.memory import Memory
 from domain.nodes import Node
 from domain.quota import Account, Queue
 from domain.refusals import Refused
 from domain.reservations import Reservation
+from domain.runs import Run
 from domain.shapes import Demand, Need, Shape
+from domain.specs import PolicyParameters
 from domain.timers import Timers
 
 Entity = Account | Queue | Node | Job | Shape | Reservation
@@ -304,114 +306,6 @@ class Cell:
                 need.uses -= 1
                 if not need.uses:
                     del self.needs[need.key]
-
-    # --- slots ------------------------------------------------------------------------------------
-
-    def occupy(self, run: Run, waits_for: Iterable[tuple[str, int]]) -> None:
-        """Give the run its slots; those in `waits_for` (node, slots) as they become free."""
-        run.missing = dict(waits_for)
-        shape, reservation = run.job.shape, run.reservation
-        for id_, slots in run.slots_by_node().items():
-            node = self.nodes[id_]
-            if reservation is not None:
-                reservation.used[id_] = reservation.used.get(id_, 0) + slots
-                node.runs[run] = 0
-                continue
-            missing = run.missing.get(id_, 0)
-            node.runs[run] = slots - missing
-            node.used += slots - missing
-            if missing:
-                node.waiting.append(run)
-        self.take_parts(run, 1)
-        for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
-            self.changed_node(self.nodes[id_])
-        if reservation is None:
-            self.charge(run, shape.size)
-        else:
-            self.touch(reservation)
-        self.touch(run.job)
-
-    def vacate(self, run: Run) -> None:
-        """Take from the run all that it held or waited for."""
-        self.claims.pop(run, None)
-        shape, reservation = run.job.shape, run.reservation
-        self.take_parts(run, -1)
-        for id_, slots in run.slots_by_node().items():
-            node = self.nodes[id_]
-            own = node.runs.pop(run)
-            if reservation is not None:
-                reservation.used[id_] -= slots
-                if not reservation.used[id_]:
-                    del reservation.used[id_]
-            if id_ in run.missing:
-                node.waiting.remove(run)
-            node.used -= own
-            self.freed(node, own)
-        run.missing = {}
-        if reservation is None:
-            self.preemptible.get((run.accelerator, shape.tier), {}).pop(run, None)
-            self.charge(run, -shape.size)
-        else:
-            self.touch(reservation)
-
-    def started(self, run: Run) -> None:
-        """The run has all its slots, and has become one that others may preempt."""
-        self.claims.pop(run, None)
-        shape = run.job.shape
-        if run.reservation is None and shape.spec.preemptible:
-            self.preemptible.setdefault((run.accelerator, shape.tier), {})[run] = None
-
-    def take_parts(self, run: Run, by: int) -> None:
-        """Host parts and shares of devices: taken with `by` 1, given back with -1."""
-        groups = run.job.shape.spec.groups
-        if run.job.shape.plain:
-            return
-        for id_, replicas, index, device in run.nodes:
-            node, group = self.nodes[id_], groups[index]
-            node.free_cpu_milli -= by * replicas * group.host_cpu_milli
-            node.free_memory_mib -= by * replicas * group.host_memory_mib
-            if device >= 0:
-                before = node.partial.get(device, 0)
-                after = before + by * replicas * group.share_milli
-                node.used += (after > 0) - (before > 0)
-                node.partial[device] = after
-                if not after:
-                    del node.partial[device]
-
-    def charge(self, run: Run, amount: int) -> None:
-        queue = run.job.shape.queue
-        queue.usage[run.accelerator] = queue.usage.get(run.accelerator, 0) + amount
-        queue.account.charge(run.accelerator, amount)
-        self.touch(queue.account)
-
-    def freed(self, node: Node, freed: int) -> None:
-        """Slots of the node became free: claims that wait for them come first."""
-        for holder in list(node.waiting) if freed else ():
-            got = min(holder.missing[node.id], node.class_.slots - node.used)
-            if not got:
-                continue
-            node.used += got
-            holder.missing[node.id] -= got
-            if isinstance(holder, Run):
-                node.runs[holder] += got
-                self.touch(holder.job)
-            else:
-                node.held[holder] += got
-                self.touch(holder)
-            if not holder.missing[node.id]:
-                del holder.missing[node.id]
-                node.waiting.remove(holder)
-        self.changed_node(node)
-
-    def ready_claims(self) -> list[Run]:
-        """Claims that wait for no slots any more, in the order of their jobs."""
-        ready = [run for run in self.claims if not run.missing]
-        return sorted(ready, key=lambda r: r.job.number)
-
-    def runs_in(self, reservation: Reservation) -> list[Run]:
-        """Attempts that use the reservation, in the order of their jobs."""
-        runs = {r for id_ in reservation.used for r in self.nodes[id_].runs}
-        return sorted((r for r in runs if r.reservation is reservation), key=lambda r: r.job.number)
 
     # --- snapshots --------------------------------------------------------------------------------
 

@@ -1,131 +1,39 @@
 """The commands: what anyone may ask of a cell. A command may be refused; a fact never.
 
 Every command is one frozen pydantic model. The JSON Schemas, the AsyncAPI page and the dead-letter
-messages are generated from these models, so bounds live here and nowhere else. Integers throughout;
-units are in the names (`_s`, `_ms`, `_mib`, `_milli`, `_ppm`).
+messages are generated from these models and from the values that they are made of (domain.specs).
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
+
+from domain.specs import (
+    LEVELS,
+    FabricPath,
+    Flavour,
+    Label,
+    Level,
+    Millis,
+    Model,
+    Name,
+    Placement,
+    PolicyParameters,
+    Queue,
+    Quota,
+    ReplicaGroup,
+    Runtime,
+    Seconds,
+    Selector,
+    Text,
+    Tier,
+    Weight,
+)
 
 VERSION: Final = 1
 """Version of every command's schema; it is part of the CloudEvents type."""
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-"""An identifier that a caller chooses: letters, digits, dot, dash, underscore; 128 at most."""
-
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
-Text = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
-
-MAX_S: Final = 10 * 365 * 86_400
-MAX_MS: Final = 1 << 52
-MAX_SLOTS: Final = 1_000_000
-
-Seconds = Annotated[int, Field(ge=0, le=MAX_S)]
-Millis = Annotated[int, Field(ge=0, le=MAX_MS)]
-Slots = Annotated[int, Field(ge=0, le=MAX_SLOTS)]
-Weight = Annotated[int, Field(ge=1, le=1_000_000)]
-
-
-class Tier(StrEnum):
-    """SLA tier, strongest first."""
-
-    RESERVED = "reserved"
-    PREMIUM = "premium"
-    STANDARD = "standard"
-    BASIC = "basic"
-
-
-TIERS: Final = tuple(Tier)
-"""Rank of a tier is its index here: a smaller rank is the stronger promise."""
-
-
-class Level(StrEnum):
-    """Level of the fabric tree, widest first."""
-
-    REGION = "region"
-    CLUSTER = "cluster"
-    BLOCK = "block"
-    RACK = "rack"
-    NODE = "node"
-
-
-LEVELS: Final = tuple(Level)
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class Flavour(Model):
-    """An accelerator type that the job accepts; earlier in the list is preferred."""
-
-    accelerator: Name
-    after_wait_s: Seconds = 0
-    """Considered only once the job has waited this long: the fallback to a second choice."""
-
-
-class ReplicaGroup(Model):
-    """`count` equal replicas, each on one node: the unit of a gang."""
-
-    name: Name = "main"
-    count: Annotated[int, Field(ge=1, le=16_384)] = 1
-    slots: Annotated[int, Field(ge=0, le=64)] = 1
-    """Accelerator slots of each replica; 0 for a replica that needs only its host."""
-    share_milli: Annotated[int, Field(ge=1, le=1000)] = 1000
-    """Share of its one device, in thousandths; below 1000 only with `slots` = 1."""
-    host_cpu_milli: Annotated[int, Field(ge=0, le=10_000_000)] = 0
-    host_memory_mib: Annotated[int, Field(ge=0, le=100_000_000)] = 0
-    max_per_node: Annotated[int, Field(ge=1, le=64)] | None = None
-    """At most this many of the group's replicas on one node."""
-
-    @model_validator(mode="after")
-    def _share_of_one_device(self) -> Self:
-        if self.share_milli < 1000 and self.slots != 1:
-            raise ValueError("share_milli below 1000 is for groups of slots = 1")
-        return self
-
-
-class Selector(Model):
-    """Matches a node whose label has one of the values."""
-
-    label: Label
-    values: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)]
-
-
-class Preference(Selector):
-    weight: Annotated[int, Field(ge=1, le=1000)] = 1
-
-
-class Placement(Model):
-    """Where the job may and would like to run.
-
-    Labels of a node include its fabric path as `region`, `cluster`, `block` and `rack`.
-    """
-
-    require: Annotated[tuple[Selector, ...], Field(max_length=16)] = ()
-    forbid: Annotated[tuple[Selector, ...], Field(max_length=16)] = ()
-    prefer: Annotated[tuple[Preference, ...], Field(max_length=16)] = ()
-    required_level: Level = Level.CLUSTER
-    """All replicas lie within one domain of this level."""
-    preferred_level: Level | None = None
-    """Tried first; by default the narrowest level that holds the gang."""
-
-
-class Runtime(Model):
-    estimate_s: Seconds | None = None
-    max_s: Annotated[int, Field(ge=1, le=MAX_S)] | None = None
-    """The attempt is ended after this long."""
-    checkpoint_interval_s: Seconds = 0
-    """0: the job keeps nothing; a preemption loses all since its start."""
-    checkpoint_write_s: Seconds = 0
-    restore_s: Seconds = 0
-    grace_s: Annotated[int, Field(ge=0, le=86_400)] = 30
-    """Time from the request to stop until the attempt is ended for it."""
 
 
 class SubmitJob(Model):
@@ -182,15 +90,6 @@ class PreemptJob(Model):
     reason: Text = ""
 
 
-class FabricPath(Model):
-    """The node's place in the fabric tree."""
-
-    region: Name
-    cluster: Name
-    block: Name
-    rack: Name
-
-
 class RegisterNode(Model):
     """A node appears, or comes back with what it has now."""
 
@@ -245,24 +144,6 @@ class RemoveNode(Model):
     type: Literal["RemoveNode"] = "RemoveNode"
     node: Name
     reason: Text = ""
-
-
-class Quota(Model):
-    """An account's quota for one accelerator type, in slots."""
-
-    accelerator: Name
-    nominal: Slots
-    borrowing_limit: Slots | None = None
-    """Most that the account may use beyond its nominal; None: no limit."""
-    lending_limit: Slots | None = None
-    """Most of the nominal that others may use while it is idle; None: all of it."""
-
-
-class Queue(Model):
-    queue: Name
-    weight: Weight = 1000
-    order: Literal["skip", "strict"] = "skip"
-    """skip: a job that does not fit lets later ones pass; strict: it does not."""
 
 
 class SetQuota(Model):
@@ -334,27 +215,6 @@ class ReportCheckpoint(Model):
     at_ms: Millis
     size_mib: Annotated[int, Field(ge=0, le=1 << 40)] = 0
     ref: Text = ""
-
-
-class PolicyParameters(Model):
-    """What an operator may turn while the cell runs."""
-
-    preemption: bool = True
-    order: Literal["seniority", "least_attained", "least_remaining"] = "seniority"
-    """Which job of a queue comes first, of those of equal tier and priority."""
-    yield_ratio_milli: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """A running job makes room for one of its own account that comes before it in this order by
-    this factor, in thousandths; 0: never. Not with `order` = seniority."""
-    min_run_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 600, 600, 600)
-    """By tier: an attempt is no victim before it has run this long."""
-    queue_delay_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 300, 3600, 86_400)
-    """By tier: after this long a claim within nominal quota preempts at whatever cost; before, only
-    if its victims lose less than the slot-seconds that it has waited."""
-    max_preemptions_per_round: Annotated[int, Field(ge=0, le=10_000)] = 64
-    requeue_backoff_s: Seconds = 30
-    """Wait after an attempt failed by itself, doubled for each further failure."""
-    duplicate_window_s: Annotated[int, Field(ge=60, le=MAX_S)] = 7 * 86_400
-    """How long a command's id is remembered; an older command is refused as stale."""
 
 
 class SetPolicy(Model):

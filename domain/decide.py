@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from domain import accounts, commands, jobs, ledger, nodes, policy, reservations
+from domain import accounts, attempts, commands, jobs, ledger, nodes, policy, reservations
 from domain.cell import Cell
 from domain.ledger import Accepted, Header, Refusal, Round
 from domain.refusals import Refused
@@ -27,8 +27,8 @@ DECIDE: Final[dict[str, Callable[[Turn, Any, int], None]]] = {
     commands.SetQuota.__name__: accounts.set_quota,
     commands.RequestReservation.__name__: reservations.request_reservation,
     commands.CancelReservation.__name__: reservations.cancel_reservation,
-    commands.ReportAttempt.__name__: jobs.report_attempt,
-    commands.ReportCheckpoint.__name__: jobs.report_checkpoint,
+    commands.ReportAttempt.__name__: attempts.report_attempt,
+    commands.ReportCheckpoint.__name__: attempts.report_checkpoint,
     commands.SetPolicy.__name__: policy.set_policy,
 }
 """By command; SubmitJob is decided from its bytes, since a known shape need not be parsed."""
@@ -58,9 +58,9 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
         except Refused as refused:
             refusals.append(Refusal(index, refused.code, refused.field, refused.message))
     nodes.expire_leases(turn)
-    jobs.expire_stops(turn)
+    attempts.expire_stops(turn)
     reservations.keep(turn)
-    jobs.start_ready_claims(turn)
+    attempts.start_ready_claims(turn)
     Scheduling(turn).run()
     cell.close()
     return Round(

@@ -11,8 +11,8 @@ from domain.facts import Held, Victim
 from domain.placement import nodes_of
 
 if TYPE_CHECKING:
-    from domain.jobs import Run
     from domain.nodes import Node
+    from domain.runs import Run
     from domain.turn import Turn
 
 NODES_A_UNIT: Final = 32

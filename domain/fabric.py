@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
-from domain.commands import LEVELS, Selector
+from domain.specs import LEVELS, Selector
 
 if TYPE_CHECKING:
     from domain.nodes import Node

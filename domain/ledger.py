@@ -20,7 +20,7 @@ from domain.facts import AnyFact
 GENESIS: Final = "0" * 64
 """The previous hash of a cell's first record, which is round 1."""
 
-ENGINE: Final = 1
+ENGINE: Final = 2
 """Version of the decider: re-deciding is promised for the version that a header names."""
 
 

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain.commands import (
-    LEVELS,
-    CordonNode,
-    DrainNode,
-    RegisterNode,
-    RemoveNode,
-    ReportNode,
-)
+from domain.commands import CordonNode, DrainNode, RegisterNode, RemoveNode, ReportNode
 from domain.fabric import RACK, Domain, Fabric, NodeClass
 from domain.facts import (
     NodeCordoned,
@@ -23,11 +16,12 @@ from domain.facts import (
     NodeReported,
 )
 from domain.refusals import Refused
+from domain.specs import LEVELS
 
 if TYPE_CHECKING:
     from domain.cell import Cell
-    from domain.jobs import Run
     from domain.reservations import Reservation
+    from domain.runs import Run
     from domain.turn import Turn
 
 MAX_NODES: Final = 200_000

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from domain.commands import LEVELS, ReplicaGroup
 from domain.fabric import NODE, RACK, REGION, Domain, NodeClass, is_local, matches
 from domain.facts import Placed
 from domain.nodes import WHOLE, labels_of
 from domain.quota import MILLI
+from domain.specs import LEVELS, ReplicaGroup
 
 if TYPE_CHECKING:
     from domain.cell import Cell

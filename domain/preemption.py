@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from domain import ordering
-from domain.commands import TIERS
 from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
+from domain.specs import TIERS
 
 if TYPE_CHECKING:
-    from domain.jobs import Job, Run
+    from domain.jobs import Job
     from domain.quota import Account
+    from domain.runs import Run
     from domain.shapes import Demand, Shape
     from domain.turn import Turn
 

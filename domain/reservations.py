@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from domain import eviction, placement, preemption
-from domain.commands import LEVELS, CancelReservation, RequestReservation
+from domain.commands import CancelReservation, RequestReservation
 from domain.fabric import NodeClass, matches
 from domain.facts import (
     Held,
@@ -23,6 +23,9 @@ from domain.facts import (
     ReservationUnbound,
 )
 from domain.refusals import Refused
+from domain.slots import freed as give_back
+from domain.slots import runs_in
+from domain.specs import LEVELS
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -162,7 +165,7 @@ def cancel_reservation(turn: Turn, command: CancelReservation, at: int) -> None:
 
 def close(turn: Turn, reservation: Reservation, reason: str) -> None:
     turn.emit(ReservationClosing(reservation.id, reason))
-    for run in turn.cell.runs_in(reservation):
+    for run in runs_in(turn.cell, reservation):
         if not run.stop_by_ms:
             turn.stop(run, "reservation_ended")
     _end_if_empty(turn, reservation)
@@ -271,7 +274,7 @@ def release(cell: Cell, reservation: Reservation, node: Node) -> None:
     if reservation.missing.pop(node.id, 0):
         node.waiting.remove(reservation)
     node.used -= freed
-    cell.freed(node, freed)
+    give_back(cell, node, freed)
 
 
 def apply_closing(cell: Cell, fact: ReservationClosing) -> None:

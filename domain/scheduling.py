@@ -11,10 +11,10 @@ from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Final
 
 from domain import fair_share, placement, preemption, waiting
-from domain.commands import TIERS
 from domain.eviction import Plan
 from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided, Why
 from domain.placement import Blocked, Choice
+from domain.specs import TIERS
 
 if TYPE_CHECKING:
     from domain.cell import Cell

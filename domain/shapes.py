@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from domain.commands import LEVELS, TIERS, SubmitJob
+from domain.commands import SubmitJob
 from domain.fabric import NodeClass, is_local, matches
 from domain.ledger import canonical
 from domain.quota import Account, Queue
+from domain.specs import LEVELS, TIERS
 
 if TYPE_CHECKING:
     from domain.cell import Cell

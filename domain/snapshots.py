@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from domain import ordering, quota
-from domain.commands import PolicyParameters, RegisterNode, RequestReservation, SubmitJob
-from domain.jobs import Job, Run
+from domain.commands import RegisterNode, RequestReservation, SubmitJob
+from domain.jobs import Job
 from domain.ledger import Head
 from domain.quota import Account, Queue
 from domain.reservations import Reservation
+from domain.runs import Run
 from domain.shapes import Shape
+from domain.slots import charge, count_started, take_parts
+from domain.specs import PolicyParameters
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -205,11 +208,11 @@ def _load_run(cell: Cell, job: Job, state: list[Any]) -> None:
             own = slots - run.missing.get(id_, 0)
             node.runs[run] = own
             node.used += own
-    cell.take_parts(run, 1)
+    take_parts(cell, run, 1)
     if run.reservation is None:
-        cell.charge(run, job.shape.size)
+        charge(cell, run, job.shape.size)
     if not started:
         cell.claims[run] = None
     else:
-        cell.started(run)
+        count_started(cell, run)
         cell.timers.run(run)

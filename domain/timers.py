@@ -10,10 +10,13 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
 
+from domain.slots import ready_claims
+
 if TYPE_CHECKING:
     from domain.cell import Cell
-    from domain.jobs import Job, Run
+    from domain.jobs import Job
     from domain.nodes import Node
+    from domain.runs import Run
 
 
 class Timers:
@@ -98,7 +101,7 @@ def _run_due_ms(run: Run) -> int:
 def next_due_ms(cell: Cell) -> int | None:
     """Earliest moment at which a round without commands may have something to decide."""
     moments = [m for m in (cell.timers.next_ms(), cell.wake_ms) if m is not None]
-    if cell.ready_claims():
+    if ready_claims(cell):
         moments.append(cell.now_ms)
     for reservation in cell.reservations.values():
         moment = reservation.next_ms()

@@ -21,9 +21,10 @@ from domain.ledger import Header
 
 if TYPE_CHECKING:
     from domain.cell import Cell
-    from domain.jobs import Job, Run
+    from domain.jobs import Job
     from domain.nodes import Node
     from domain.reservations import Reservation
+    from domain.runs import Run
 
 
 class Turn:

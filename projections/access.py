@@ -19,10 +19,10 @@ from domain.commands import (
     CancelJob,
     CancelReservation,
     Command,
-    Name,
     RequestReservation,
     SubmitJob,
 )
+from domain.specs import Name
 from projections.problems import Problem, fields_of
 from projections.store import Applied, Fields, Store
 from projections.tables import BUCKET

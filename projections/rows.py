@@ -13,7 +13,6 @@ import msgspec
 
 from domain import facts
 from domain.cell import Cell, Changes, Entity
-from domain.commands import LEVELS, TIERS
 from domain.fabric import Domain
 from domain.jobs import Job
 from domain.ledger import Head, Round
@@ -21,6 +20,7 @@ from domain.nodes import Node
 from domain.quota import UNLIMITED, Account, Queue
 from domain.reservations import Reservation
 from domain.shapes import Shape, split
+from domain.specs import LEVELS, TIERS
 from projections.tables import BUCKET, Row
 
 Values = dict[str, Any]

@@ -17,8 +17,8 @@ from domain.ledger import canonical
 
 if TYPE_CHECKING:
     from domain.cell import Cell
-    from domain.jobs import Run
     from domain.ledger import Round
+    from domain.runs import Run
 
 
 class Group(Struct, frozen=True, gc=False):

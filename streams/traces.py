@@ -19,7 +19,8 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
-from domain.commands import FabricPath, Queue, Quota, RegisterNode, SetQuota
+from domain.commands import RegisterNode, SetQuota
+from domain.specs import FabricPath, Queue, Quota
 from streams.agent import Work
 from streams.scenario import Arrival, Body, Scenario, checked_shape, in_order, submission
 

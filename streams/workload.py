@@ -28,13 +28,11 @@ from domain.commands import (
     CancelJob,
     CordonNode,
     DrainNode,
-    FabricPath,
-    Queue,
-    Quota,
     RegisterNode,
     RequestReservation,
     SetQuota,
 )
+from domain.specs import FabricPath, Queue, Quota
 from streams.agent import Work
 from streams.scenario import (
     Arrival,

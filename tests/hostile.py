@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from itertools import count, cycle, islice
 from typing import Any
 
-from domain.commands import Flavour, ReplicaGroup, SubmitJob
+from domain.commands import SubmitJob
 from domain.ports import Message
+from domain.specs import Flavour, ReplicaGroup
 from streams.envelope import STRUCTURED, Sign, format_time_ms, structured
 
 HEADERS = (("content-type", STRUCTURED.encode()),)

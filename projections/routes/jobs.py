@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 
-from domain.commands import Tier
+from domain.specs import Tier
 from projections import paging
 from projections.cache import RememberingRoute
 from projections.paging import CHUNK

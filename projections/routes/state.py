@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from domain.commands import Level, Tier
+from domain.specs import Level, Tier
 from projections import paging
 from projections.cache import RememberingRoute
 from projections.problems import Problem

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain import commands as c
+from domain import specs
 from domain.fabric import Domain
 from domain.nodes import Node
 from domain.placement import nodes_of
@@ -20,8 +21,8 @@ changes = st.lists(
 @given(changes)
 def test_counts_equal_a_recount(steps: list[tuple[int, str]]) -> None:
     given_ = Given()
-    quota = (c.Quota(accelerator="h100", nominal=1000),)
-    given_.round(c.SetQuota(account="a", quotas=quota, queues=(c.Queue(queue="q"),)))
+    quota = (specs.Quota(accelerator="h100", nominal=1000),)
+    given_.round(c.SetQuota(account="a", quotas=quota, queues=(specs.Queue(queue="q"),)))
     for number, (n, step) in enumerate(steps):
         name = f"n{n}"
         path = {"block": f"b{n // 4}"}

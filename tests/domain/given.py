@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 
 from domain.cell import Cell
-from domain.commands import Command, FabricPath, Flavour, RegisterNode, ReplicaGroup, SubmitJob
+from domain.commands import Command, RegisterNode, SubmitJob
 from domain.decide import decide
 from domain.evolve import evolve
 from domain.facts import AnyFact
 from domain.ledger import ENGINE, Accepted, Head, Header, Round, canonical, seal, unseal
+from domain.specs import FabricPath, Flavour, ReplicaGroup
 
 H100 = (Flavour(accelerator="h100"),)
 

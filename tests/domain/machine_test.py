@@ -16,89 +16,27 @@ from hypothesis.stateful import (
 )
 
 from domain import commands as c
+from domain import specs
 from domain.cell import Cell
 from domain.decide import decide
 from domain.facts import ShapeBlocked
 from domain.ledger import ENGINE, Accepted, Header, canonical
+from domain.slots import ready_claims
 from domain.timers import next_due_ms
 from tests.domain.given import Given, job, node
+from tests.domain.histories import (
+    LEAVES,
+    QUEUES,
+    TYPES,
+    Contention,
+    contention,
+    flavours,
+    groups,
+    placements,
+    quotas,
+    runtimes,
+)
 from tests.domain.naive import Naive
-
-LEAVES = ("team-a", "team-b", "team-c")
-QUEUES = tuple(f"{a}-{n}" for a in LEAVES for n in ("x", "y"))
-TYPES = ("h100", "npu")
-LIMITS = st.one_of(st.none(), st.integers(0, 12))
-
-quotas = st.builds(
-    c.Quota,
-    accelerator=st.sampled_from(TYPES),
-    nominal=st.integers(0, 24),
-    borrowing_limit=LIMITS,
-    lending_limit=LIMITS,
-)
-groups = st.one_of(
-    st.builds(
-        c.ReplicaGroup,
-        count=st.integers(1, 4),
-        slots=st.sampled_from((1, 2, 4, 8)),
-        max_per_node=st.one_of(st.none(), st.just(1)),
-    ),
-    st.builds(
-        c.ReplicaGroup,
-        share_milli=st.sampled_from((250, 400, 600)),
-        host_cpu_milli=st.sampled_from((0, 4000)),
-    ),
-    st.builds(
-        c.ReplicaGroup,
-        slots=st.sampled_from((0, 1, 2)),
-        host_cpu_milli=st.just(6000),
-        host_memory_mib=st.sampled_from((0, 2048)),
-    ),
-)
-flavours = st.sampled_from(
-    (
-        (c.Flavour(accelerator="h100"),),
-        (c.Flavour(accelerator="npu"),),
-        (c.Flavour(accelerator="h100"), c.Flavour(accelerator="npu", after_wait_s=900)),
-        (c.Flavour(accelerator="npu"), c.Flavour(accelerator="h100")),
-    )
-)
-ZONE_A = (c.Selector(label="zone", values=("a",)),)
-RACKS = (c.Selector(label="rack", values=("k0", "k1")),)
-placements = st.one_of(
-    st.just(c.Placement()),
-    st.builds(
-        c.Placement,
-        required_level=st.sampled_from(tuple(c.Level)),
-        preferred_level=st.one_of(st.none(), st.sampled_from(tuple(c.Level))),
-        require=st.sampled_from(((), ZONE_A, RACKS)),
-        forbid=st.sampled_from(((), (c.Selector(label="cluster", values=("c1",)),))),
-        prefer=st.sampled_from(((), (c.Preference(label="zone", values=("b",), weight=3),))),
-    ),
-)
-runtimes = st.builds(
-    c.Runtime,
-    max_s=st.one_of(st.none(), st.just(5000)),
-    restore_s=st.sampled_from((0, 60)),
-    grace_s=st.sampled_from((0, 30)),
-    estimate_s=st.sampled_from((None, 10, 100, 1000)),
-)
-
-
-Contention = list[tuple[str, c.Tier, int, int, int]]
-"""(queue, tier, slots, count, seconds until the next one)"""
-
-contention = st.lists(
-    st.tuples(
-        st.sampled_from(QUEUES),
-        st.sampled_from(tuple(c.Tier)),
-        st.sampled_from((1, 4, 8)),
-        st.integers(1, 6),
-        st.sampled_from((1, 31, 700, 4000)),
-    ),
-    min_size=2,
-    max_size=6,
-)
 
 
 class Machine(RuleBasedStateMachine):
@@ -132,21 +70,21 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         self.together = together
         self.send(c.SetQuota(account="org"))
-        entries = tuple(c.Quota(accelerator=t, nominal=nominal) for t in TYPES)
+        entries = tuple(specs.Quota(accelerator=t, nominal=nominal) for t in TYPES)
         for leaf in LEAVES:
             self.set_leaf(leaf, entries)
         for n in range(nodes):
             self.node(n, n % 3 == 2, 0)
         if eager:
-            parameters = c.PolicyParameters(min_run_s=(0, 0, 0, 0), queue_delay_s=(0, 0, 0, 0))
+            parameters = specs.PolicyParameters(min_run_s=(0, 0, 0, 0), queue_delay_s=(0, 0, 0, 0))
             self.send(c.SetPolicy(parameters=parameters))
         self.decide_now(0)
         self.contend(contention)
 
-    def set_leaf(self, leaf: str, entries: tuple[c.Quota, ...], strict: bool = False) -> None:
+    def set_leaf(self, leaf: str, entries: tuple[specs.Quota, ...], strict: bool = False) -> None:
         queues = (
-            c.Queue(queue=f"{leaf}-x", order="strict" if strict else "skip"),
-            c.Queue(queue=f"{leaf}-y", weight=2000),
+            specs.Queue(queue=f"{leaf}-x", order="strict" if strict else "skip"),
+            specs.Queue(queue=f"{leaf}-y", weight=2000),
         )
         self.send(c.SetQuota(account=leaf, parent="org", quotas=entries, queues=queues))
 
@@ -155,7 +93,7 @@ class Machine(RuleBasedStateMachine):
         entries=st.lists(quotas, max_size=2, unique_by=lambda q: q.accelerator),
         strict=st.booleans(),
     )
-    def set_quota(self, leaf: str, entries: list[c.Quota], strict: bool) -> None:
+    def set_quota(self, leaf: str, entries: list[specs.Quota], strict: bool) -> None:
         self.set_leaf(leaf, tuple(entries), strict)
 
     @rule(n=st.integers(0, 9), npu=st.booleans(), lease_s=st.sampled_from((0, 0, 600)))
@@ -177,7 +115,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         queue=st.sampled_from(QUEUES),
-        tier=st.sampled_from(tuple(c.Tier)),
+        tier=st.sampled_from(tuple(specs.Tier)),
         priority=st.sampled_from((0, 5)),
         group=groups,
         second=st.one_of(st.none(), groups),
@@ -190,17 +128,17 @@ class Machine(RuleBasedStateMachine):
     def submit(
         self,
         queue: str,
-        tier: c.Tier,
+        tier: specs.Tier,
         priority: int,
-        group: c.ReplicaGroup,
-        second: c.ReplicaGroup | None,
+        group: specs.ReplicaGroup,
+        second: specs.ReplicaGroup | None,
         flavour: Any,
-        placement: c.Placement,
-        runtime: c.Runtime,
+        placement: specs.Placement,
+        runtime: specs.Runtime,
         preemptible: bool,
         restarts: int,
     ) -> None:
-        several: tuple[c.ReplicaGroup, ...] = (group,)
+        several: tuple[specs.ReplicaGroup, ...] = (group,)
         if second is not None and group.slots and second.slots:
             several = (group, second.model_copy(update={"name": "rest"}))
         self.jobs += 1
@@ -269,11 +207,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         queue=st.sampled_from(QUEUES),
-        tier=st.sampled_from(tuple(c.Tier)),
+        tier=st.sampled_from(tuple(specs.Tier)),
         slots=st.sampled_from((2, 4, 8)),
         count=st.integers(1, 6),
     )
-    def submit_several(self, queue: str, tier: c.Tier, slots: int, count: int) -> None:
+    def submit_several(self, queue: str, tier: specs.Tier, slots: int, count: int) -> None:
         for _ in range(count):
             self.jobs += 1
             self.send(job(f"j{self.jobs}", queue=queue, tier=tier, slots=slots))
@@ -292,7 +230,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         data=st.data(),
-        tier=st.sampled_from((None, *c.Tier)),
+        tier=st.sampled_from((None, *specs.Tier)),
         priority=st.sampled_from((None, 0, 5)),
         estimate_s=st.sampled_from((None, 1, 500)),
     )
@@ -359,7 +297,7 @@ class Machine(RuleBasedStateMachine):
         preemption=st.booleans(),
     )
     def set_policy(self, order: Any, ratio: int, min_run_s: int, preemption: bool) -> None:
-        parameters = c.PolicyParameters(
+        parameters = specs.PolicyParameters(
             order=order,
             yield_ratio_milli=ratio,
             preemption=preemption,
@@ -380,9 +318,9 @@ class Machine(RuleBasedStateMachine):
         self.given.now_ms += after_s * 1000
         taken, self.pending = self.pending, []
         before = self.given.cell.snapshot()
-        ready = {(r.job.id, r.attempt) for r in self.given.cell.ready_claims()}
+        ready = {(r.job.id, r.attempt) for r in ready_claims(self.given.cell)}
         round = self.given.decide(taken)
-        still = {(r.job.id, r.attempt) for r in self.given.cell.ready_claims()}
+        still = {(r.job.id, r.attempt) for r in ready_claims(self.given.cell)}
         assert not ready & still, "a claim that waits for nothing starts in the next round"
         self.check_restored(before, round)
         self.check_along(round)
@@ -467,7 +405,7 @@ class Machine(RuleBasedStateMachine):
             plain = len(shape.spec.groups) == 1 and group.count == 1 and shape.plain
             if not shape.waiting or not plain or shape.reason not in ("no_capacity", "fragmented"):
                 continue
-            if shape.spec.placement != c.Placement() or len(shape.spec.flavours) > 1:
+            if shape.spec.placement != specs.Placement() or len(shape.spec.flavours) > 1:
                 continue
             wanted = shape.spec.flavours[0].accelerator
             for one in free.values():

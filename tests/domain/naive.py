@@ -6,15 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domain import facts as f
-from domain.commands import (
-    COMMANDS,
-    TIERS,
-    Command,
-    PolicyParameters,
-    RegisterNode,
-    SubmitJob,
-)
+from domain.commands import COMMANDS, Command, RegisterNode, SubmitJob
 from domain.ledger import Round
+from domain.specs import TIERS, PolicyParameters
 
 LEVELS = ("region", "cluster", "block", "rack")
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain import commands as c
+from domain import specs
 from domain.facts import AttemptStarted
 from tests.domain.given import Given, job, node, of
 from tests.domain.refusals_test import account
@@ -30,7 +31,7 @@ class World:
 
     def __init__(self, known: list[Any]) -> None:
         self.given = Given()
-        quota = c.Quota(accelerator="h100", nominal=1000)
+        quota = specs.Quota(accelerator="h100", nominal=1000)
         self.given.round(account("a", "q").model_copy(update={"quotas": (quota,)}))
         self.free: dict[str, int] = {}
         self.places: dict[str, Place] = {}
@@ -43,7 +44,7 @@ class World:
             self.free[name], self.disks[name] = slots, disk
             self.places[name] = tuple(getattr(here.path, p) for p in PATH)
             if 0 < taken <= slots:
-                pinned = c.Placement(require=(c.Selector(label="node", values=(name,)),))
+                pinned = specs.Placement(require=(specs.Selector(label="node", values=(name,)),))
                 self.given.round(job(f"fill-{name}", slots=taken, placement=pinned))
                 self.free[name] -= taken
 
@@ -67,8 +68,8 @@ def test_one_replica_goes_where_it_leaves_least(
     known: list[Any], slots: int, preferred: str | None
 ) -> None:
     world = World(known)
-    prefer = (c.Preference(label="disk", values=(preferred,)),) if preferred else ()
-    started = world.start(job("one", slots=slots, placement=c.Placement(prefer=prefer)))
+    prefer = (specs.Preference(label="disk", values=(preferred,)),) if preferred else ()
+    started = world.start(job("one", slots=slots, placement=specs.Placement(prefer=prefer)))
     fits = [n for n, free in world.free.items() if free >= slots]
     if not fits:
         assert started is None
@@ -102,8 +103,8 @@ def test_a_gang_goes_to_the_narrowest_and_fullest_domain_that_holds_it(
     known: list[Any], slots: int, count: int, per_node: int | None, required: str
 ) -> None:
     world = World(known)
-    group = c.ReplicaGroup(count=count, slots=slots, max_per_node=per_node)
-    placement = c.Placement(required_level=c.Level(required))
+    group = specs.ReplicaGroup(count=count, slots=slots, max_per_node=per_node)
+    placement = specs.Placement(required_level=specs.Level(required))
     started = world.start(job("gang", groups=(group,), placement=placement))
 
     def holds(name: str) -> int:

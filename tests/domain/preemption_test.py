@@ -15,23 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain import commands as c
+from domain import specs
 from domain.cell import Cell
 from domain.facts import JobClaimed, PreemptionDecided
-from domain.jobs import JobState
+from domain.runs import JobState
 from domain.timers import next_due_ms
 from tests.domain.given import Given, job, node, of
 
-EAGER = c.PolicyParameters(min_run_s=(0, 0, 0, 0), queue_delay_s=(0, 0, 0, 0))
+EAGER = specs.PolicyParameters(min_run_s=(0, 0, 0, 0), queue_delay_s=(0, 0, 0, 0))
 LEAVES = ("a", "b", "c")
 TYPES = ("h100", "npu")
 
 
-def quota(nominal: int, type_: str = "h100", **limits: Any) -> c.Quota:
-    return c.Quota(accelerator=type_, nominal=nominal, **limits)
+def quota(nominal: int, type_: str = "h100", **limits: Any) -> specs.Quota:
+    return specs.Quota(accelerator=type_, nominal=nominal, **limits)
 
 
-def account(name: str, *quotas: c.Quota, parent: str | None = "org") -> c.SetQuota:
-    queues = (c.Queue(queue=name),) if name in LEAVES else ()
+def account(name: str, *quotas: specs.Quota, parent: str | None = "org") -> c.SetQuota:
+    queues = (specs.Queue(queue=name),) if name in LEAVES else ()
     return c.SetQuota(account=name, parent=parent, quotas=quotas, queues=queues)
 
 
@@ -81,7 +82,7 @@ def settle(world: Given, *commands: c.Command, most: int) -> list[PreemptionDeci
     return [*of(PreemptionDecided, first), *until_quiet(world, most)]
 
 
-def tree(*accounts: c.SetQuota, nodes: int = 2, policy: c.PolicyParameters = EAGER) -> Given:
+def tree(*accounts: c.SetQuota, nodes: int = 2, policy: specs.PolicyParameters = EAGER) -> Given:
     world = Given()
     known = [node(f"n{i}", rack=f"k{i // 2}") for i in range(nodes)]
     world.round(c.SetPolicy(parameters=policy), *accounts, *known)
@@ -121,10 +122,10 @@ def test_borrowers_below_one_parent_do_not_reclaim_from_each_other() -> None:
 def test_a_stronger_tier_takes_the_cheapest_and_not_the_first_name() -> None:
     """Within its own nominal; what has lost least goes, though its name and queue come last."""
     world = tree(account("org", parent=None), account("a", quota(16)), account("b", quota(8)))
-    settle(world, job("a-old", queue="a", slots=8, tier=c.Tier.BASIC), most=0)
+    settle(world, job("a-old", queue="a", slots=8, tier=specs.Tier.BASIC), most=0)
     world.round(after_s=3600)
-    settle(world, job("b-young", queue="b", slots=8, tier=c.Tier.BASIC), most=0)
-    decided = settle(world, job("up", queue="a", slots=8, tier=c.Tier.PREMIUM), most=1)
+    settle(world, job("b-young", queue="b", slots=8, tier=specs.Tier.BASIC), most=0)
+    decided = settle(world, job("up", queue="a", slots=8, tier=specs.Tier.PREMIUM), most=1)
     assert [v.job for d in decided for v in d.victims] == ["b-young"]
 
 
@@ -133,7 +134,7 @@ def test_a_victim_does_not_come_back_over_its_second_choice() -> None:
     quotas = (quota(8), quota(8, "npu"))
     world = tree(account("org", parent=None), account("a", *quotas), account("b", *quotas), nodes=1)
     world.round(node("npu", accelerator="npu", kind="npu"))
-    both = tuple(c.Flavour(accelerator=t) for t in TYPES)
+    both = tuple(specs.Flavour(accelerator=t) for t in TYPES)
     settle(world, *(job(f"a{i}", queue="a", slots=8, flavours=both) for i in range(3)), most=0)
     decided = settle(
         world, *(job(f"b{i}", queue="b", slots=8, flavours=both) for i in range(3)), most=4
@@ -156,7 +157,7 @@ def test_a_yielding_order_does_not_let_two_jobs_take_turns(keeps: bool) -> None:
 
     Also of jobs that keep no checkpoint: what they lost, they have had.
     """
-    policy = c.PolicyParameters(
+    policy = specs.PolicyParameters(
         order="least_attained",
         yield_ratio_milli=4000,
         min_run_s=(0, 60, 60, 60),
@@ -186,7 +187,7 @@ some_jobs = st.tuples(
     st.sampled_from(LEAVES),
     st.sampled_from((1, 3, 4, 5, 8)),
     st.integers(1, 3),
-    st.sampled_from(tuple(c.Tier)),
+    st.sampled_from(tuple(specs.Tier)),
     st.sampled_from((("h100",), ("npu",), ("h100", "npu"), ("npu", "h100"))),
     st.booleans(),
 )
@@ -202,11 +203,11 @@ some_jobs = st.tuples(
     ),
     wanted=st.lists(some_jobs, min_size=1, max_size=16),
     policy=st.sampled_from(
-        (EAGER, c.PolicyParameters(), c.PolicyParameters(queue_delay_s=(0, 60, 60, 60)))
+        (EAGER, specs.PolicyParameters(), specs.PolicyParameters(queue_delay_s=(0, 60, 60, 60)))
     ),
 )
 def test_any_world_gets_quiet(
-    nested: bool, quotas: list[list[c.Quota]], wanted: list[Any], policy: c.PolicyParameters
+    nested: bool, quotas: list[list[specs.Quota]], wanted: list[Any], policy: specs.PolicyParameters
 ) -> None:
     """No job is preempted more often than there are jobs that may stand above it."""
     above = [account("org", parent=None), account("part")] if nested else []
@@ -225,7 +226,7 @@ def test_any_world_gets_quiet(
             count=count,
             tier=tier,
             preemptible=preemptible,
-            flavours=tuple(c.Flavour(accelerator=t) for t in types),
+            flavours=tuple(specs.Flavour(accelerator=t) for t in types),
         )
         for i, (queue, slots, count, tier, types, preemptible) in enumerate(wanted)
     ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.commands import Quota, SetQuota
+from domain.commands import SetQuota
 from domain.quota import UNLIMITED, Account, rebuild
+from domain.specs import Quota
 
 TYPE = "h100"
 limits = st.one_of(st.none(), st.integers(0, 20))

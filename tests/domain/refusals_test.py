@@ -11,7 +11,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 import domain
-from domain import accounts, cell, jobs, nodes, reservations
+from domain import accounts, cell, jobs, nodes, reservations, specs
 from domain import commands as c
 from domain.decide import decide
 from domain.ledger import ENGINE, Accepted, Header
@@ -28,8 +28,8 @@ def window(name: str = "r", **fields: object) -> c.RequestReservation:
 
 
 def account(name: str, *queues: str, parent: str | None = None) -> c.SetQuota:
-    quota = c.Quota(accelerator="h100", nominal=16)
-    listed = tuple(c.Queue(queue=q) for q in queues)
+    quota = specs.Quota(accelerator="h100", nominal=16)
+    listed = tuple(specs.Queue(queue=q) for q in queues)
     return c.SetQuota(account=name, parent=parent, quotas=(quota,), queues=listed)
 
 
@@ -61,7 +61,7 @@ SIMPLE: dict[str, tuple[tuple[c.Command, ...], c.Command]] = {
     "not_in_reservation": ((window(),), job("x", queue="p", reservation="r")),
     "not_in_reservation with shares": (
         (window(),),
-        job("x", groups=(c.ReplicaGroup(share_milli=500),), reservation="r"),
+        job("x", groups=(specs.ReplicaGroup(share_milli=500),), reservation="r"),
     ),
     "unknown_job": ((), c.CancelJob(job="nobody")),
     "job_stopping": ((c.CancelJob(job="runs"),), c.CancelJob(job="runs")),
@@ -186,12 +186,12 @@ def test_a_cancel_is_not_lost_while_the_job_stops_for_another_reason() -> None:
 def test_a_job_in_a_window_obeys_its_own_placement() -> None:
     given = world()
     given.round(window(count=1))
-    host = (c.ReplicaGroup(slots=1, host_cpu_milli=1),)
-    nowhere = c.Placement(require=(c.Selector(label="rack", values=("elsewhere",)),))
+    host = (specs.ReplicaGroup(slots=1, host_cpu_milli=1),)
+    nowhere = specs.Placement(require=(specs.Selector(label="rack", values=("elsewhere",)),))
     given.round(
         job("host", groups=host, reservation="r"),
         job("nowhere", placement=nowhere, reservation="r"),
-        job("other", flavours=(c.Flavour(accelerator="npu"),), reservation="r"),
+        job("other", flavours=(specs.Flavour(accelerator="npu"),), reservation="r"),
         job("plain", reservation="r", flavours=H100),
     )
     waiting = {j.id for j in given.cell.jobs.values() if j.run is None}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from domain import commands as c
+from domain import specs
 from domain.cell import Cell
 from domain.facts import (
     AnyFact,
@@ -69,7 +70,7 @@ def test_a_lease_runs_out_and_is_renewed() -> None:
 
 def test_a_grace_period_ends_the_attempt() -> None:
     given = world()
-    given.round(job("runs", runtime=c.Runtime(grace_s=5)))
+    given.round(job("runs", runtime=specs.Runtime(grace_s=5)))
     given.round(c.CancelJob(job="runs"))
     ended = at_the_bound(given, given.now_ms + 5000)
     assert of(AttemptEnded, ended)[0].reason == "cancelled"
@@ -77,7 +78,7 @@ def test_a_grace_period_ends_the_attempt() -> None:
 
 def test_no_grace_is_still_not_the_same_round() -> None:
     given = world()
-    given.round(job("runs", runtime=c.Runtime(grace_s=0)))
+    given.round(job("runs", runtime=specs.Runtime(grace_s=0)))
     stopping = of(AttemptStopping, given.facts(c.PreemptJob(job="runs")))
     assert stopping[0].stop_by_ms == given.now_ms + 1
     assert of(JobRequeued, at(given, given.now_ms + 1))
@@ -85,7 +86,7 @@ def test_no_grace_is_still_not_the_same_round() -> None:
 
 def test_a_time_limit_counts_from_the_start_and_fails_the_job() -> None:
     given = world()
-    given.round(job("runs", runtime=c.Runtime(max_s=60, grace_s=1)))
+    given.round(job("runs", runtime=specs.Runtime(max_s=60, grace_s=1)))
     started = given.now_ms
     given.round(report("running"), after_s=10)
     assert of(AttemptStopping, at_the_bound(given, started + 60_000))[0].reason == "overran"
@@ -113,25 +114,25 @@ def test_a_window_opens_and_closes() -> None:
 
 def test_a_second_choice_is_taken_when_the_wait_for_it_is_over() -> None:
     given = world(node("n0", accelerator="npu", kind="npu"))
-    quotas = tuple(c.Quota(accelerator=t, nominal=8) for t in ("h100", "npu"))
-    given.round(c.SetQuota(account="a", quotas=quotas, queues=(c.Queue(queue="q"),)))
-    either = (c.Flavour(accelerator="h100"), c.Flavour(accelerator="npu", after_wait_s=90))
+    quotas = tuple(specs.Quota(accelerator=t, nominal=8) for t in ("h100", "npu"))
+    given.round(c.SetQuota(account="a", quotas=quotas, queues=(specs.Queue(queue="q"),)))
+    either = (specs.Flavour(accelerator="h100"), specs.Flavour(accelerator="npu", after_wait_s=90))
     given.round(job("waits", flavours=either))
     started = of(AttemptStarted, at_the_bound(given, given.now_ms + 90_000))
     assert [(f.job, f.flavour) for f in started] == [("waits", 1)]
 
 
-def preemptible_world(policy: c.PolicyParameters, **victim: Any) -> Given:
+def preemptible_world(policy: specs.PolicyParameters, **victim: Any) -> Given:
     """The node is full of what account b borrows; a has all of the quota."""
     given = world()
     lender = c.SetQuota(account="org")
     owner = c.SetQuota(
         account="a",
         parent="org",
-        quotas=(c.Quota(accelerator="h100", nominal=8),),
-        queues=(c.Queue(queue="q"),),
+        quotas=(specs.Quota(accelerator="h100", nominal=8),),
+        queues=(specs.Queue(queue="q"),),
     )
-    borrower = c.SetQuota(account="b", parent="org", queues=(c.Queue(queue="p"),))
+    borrower = c.SetQuota(account="b", parent="org", queues=(specs.Queue(queue="p"),))
     given.round(lender, owner, borrower, c.SetPolicy(parameters=policy))
     given.round(job("runs", queue="p", slots=8, **victim))
     given.round(report("running"))
@@ -139,7 +140,7 @@ def preemptible_world(policy: c.PolicyParameters, **victim: Any) -> Given:
 
 
 def test_a_victim_has_its_minimum_run_time() -> None:
-    given = preemptible_world(c.PolicyParameters(queue_delay_s=(0, 0, 0, 0)))
+    given = preemptible_world(specs.PolicyParameters(queue_delay_s=(0, 0, 0, 0)))
     running = given.now_ms
     given.round(job("claims", slots=8), after_s=100)
     decided = of(PreemptionDecided, at_the_bound(given, running + 600_000))
@@ -147,7 +148,7 @@ def test_a_victim_has_its_minimum_run_time() -> None:
 
 
 def test_a_claim_waits_until_its_wait_has_cost_as_much_as_its_victim_loses() -> None:
-    given = preemptible_world(c.PolicyParameters(min_run_s=(0, 0, 0, 0)))
+    given = preemptible_world(specs.PolicyParameters(min_run_s=(0, 0, 0, 0)))
     given.round(after_s=1000)
     given.round(job("claims", slots=8))
     seniority = given.now_ms
@@ -160,7 +161,7 @@ def test_a_claim_waits_until_its_wait_has_cost_as_much_as_its_victim_loses() -> 
 
 def test_whoever_has_had_enough_yields_at_that_moment() -> None:
     given = world()
-    policy = c.PolicyParameters(
+    policy = specs.PolicyParameters(
         order="least_attained",
         yield_ratio_milli=4000,
         min_run_s=(0, 0, 0, 0),

@@ -19,27 +19,29 @@ from domain.commands import (
     Command,
     CordonNode,
     DrainNode,
+    PreemptJob,
+    RegisterNode,
+    RemoveNode,
+    ReportAttempt,
+    ReportNode,
+    RequestReservation,
+    SetPolicy,
+    SetQuota,
+    SubmitJob,
+)
+from domain.ledger import Accepted, Round, canonical
+from domain.specs import (
     FabricPath,
     Flavour,
     Placement,
     PolicyParameters,
-    PreemptJob,
     Queue,
     Quota,
-    RegisterNode,
-    RemoveNode,
     ReplicaGroup,
-    ReportAttempt,
-    ReportNode,
-    RequestReservation,
     Runtime,
     Selector,
-    SetPolicy,
-    SetQuota,
-    SubmitJob,
     Tier,
 )
-from domain.ledger import Accepted, Round, canonical
 from domain.timers import next_due_ms
 from streams import dispatch, rounds
 from streams.agent import Work, estimated

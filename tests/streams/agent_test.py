@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from domain.commands import (
-    Command,
-    FabricPath,
-    RegisterNode,
-    ReportAttempt,
-    ReportCheckpoint,
-    ReportNode,
-)
+from domain.commands import Command, RegisterNode, ReportAttempt, ReportCheckpoint, ReportNode
+from domain.specs import FabricPath
 from streams.agent import Agent, Work
 from streams.dispatch import Group, Instruction, Kill, Start, Stop, decode, encode, standing
 from streams.fleet import Fleet

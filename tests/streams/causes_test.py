@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domain import commands as c
+from domain import specs
 from streams.causes import causes
 from tests.domain.given import Given, job, node
 
@@ -12,8 +13,8 @@ def test_the_commands_that_speak_of_a_thing() -> None:
     first = given.round(
         c.SetQuota(
             account="team",
-            quotas=(c.Quota(accelerator="h100", nominal=8),),
-            queues=(c.Queue(queue="q"),),
+            quotas=(specs.Quota(accelerator="h100", nominal=8),),
+            queues=(specs.Queue(queue="q"),),
         ),
         node("n1"),
     )

@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from domain.cell import Cell
-from domain.commands import (
-    Command,
-    FabricPath,
-    Flavour,
-    Queue,
-    Quota,
-    RegisterNode,
-    ReplicaGroup,
-    SetQuota,
-    SubmitJob,
-)
+from domain.commands import Command, RegisterNode, SetQuota, SubmitJob
 from domain.facts import JobAdmitted
 from domain.ledger import Head, Round
 from domain.ports import Inbox, Log
+from domain.specs import FabricPath, Flavour, Queue, Quota, ReplicaGroup
 from streams.decider import Decider, Settings
 from streams.envelope import structured
 from streams.identity import Identity

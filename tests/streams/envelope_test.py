@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.commands import COMMANDS, CancelJob, Flavour, ReplicaGroup, SubmitJob
+from domain.commands import COMMANDS, CancelJob, SubmitJob
 from domain.ledger import canonical
 from domain.ports import Message
+from domain.specs import Flavour, ReplicaGroup
 from streams import envelope
 from streams.envelope import Malformed, binary, format_time_ms, parse, parse_time_ms, structured
 

@@ -15,8 +15,6 @@ from domain.commands import (
     CancelReservation,
     Command,
     CordonNode,
-    Flavour,
-    ReplicaGroup,
     ReportAttempt,
     ReportNode,
     RequestReservation,
@@ -25,6 +23,7 @@ from domain.commands import (
 )
 from domain.ledger import Accepted
 from domain.ports import DeadLetter, Message
+from domain.specs import Flavour, ReplicaGroup
 from streams.envelope import SIGNATURE, binary, structured
 from streams.identity import RIGHTS, Actor, Identity, Role
 from streams.intake import accept

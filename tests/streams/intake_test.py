@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.cell import parse
-from domain.commands import CancelJob, Flavour, ReplicaGroup, Runtime, SubmitJob, Tier
+from domain.commands import CancelJob, SubmitJob
 from domain.ledger import Accepted, canonical
 from domain.ports import DeadLetter, Message
+from domain.specs import Flavour, ReplicaGroup, Runtime, Tier
 from streams.envelope import STRUCTURED, body_of, structured
 from streams.identity import Identity
 from streams.intake import MAX_DEPTH, MAX_HEADER, MAX_HEADERS, MAX_VALUE, accept

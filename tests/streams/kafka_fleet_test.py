@@ -9,7 +9,8 @@ from contextlib import suppress
 import pytest
 from aiokafka import TopicPartition
 
-from domain.commands import FabricPath, RegisterNode
+from domain.commands import RegisterNode
+from domain.specs import FabricPath
 from infra.kafka import LocalKafka
 from streams.agent import Work
 from streams.dispatch import Group, Kill, Start

@@ -232,7 +232,7 @@ def test_another_engines_rounds_are_folded(ledger: Ledger) -> None:
         return _without_facts(other_engine(round))
 
     forged = _rewritten(ledger, 4, and_lies, ledger.site.signer)
-    assert broken(ledger.verdict(forged)) == ("decision", 5)
+    assert broken(ledger.verdict(forged)) == ("decision", 6)
 
 
 def test_a_live_log_is_proven_against_what_is_remembered(ledger: Ledger) -> None:

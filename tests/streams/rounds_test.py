@@ -9,10 +9,11 @@ import pytest
 
 import domain.decide
 from domain.cell import Cell
-from domain.commands import CordonNode, Runtime
+from domain.commands import CordonNode
 from domain.facts import AttemptStarted, NodeLost
 from domain.ledger import Accepted, Header, Round, canonical
 from domain.ports import Inbox
+from domain.specs import Runtime
 from streams import quarantine
 from streams.rounds import Poisoned
 from tests.streams.cells import START_MS, Site, admitted, drain, no_gaps, started, submit, world

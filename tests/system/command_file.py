@@ -13,26 +13,28 @@ from domain.commands import (
     Command,
     CordonNode,
     DrainNode,
-    FabricPath,
-    Flavour,
-    PolicyParameters,
     PreemptJob,
-    Queue,
-    Quota,
     RegisterNode,
     RemoveNode,
-    ReplicaGroup,
     ReportAttempt,
     ReportCheckpoint,
     ReportNode,
     RequestReservation,
-    Runtime,
     SetPolicy,
     SetQuota,
     SubmitJob,
-    Tier,
 )
 from domain.ports import Message
+from domain.specs import (
+    FabricPath,
+    Flavour,
+    PolicyParameters,
+    Queue,
+    Quota,
+    ReplicaGroup,
+    Runtime,
+    Tier,
+)
 from streams.envelope import binary, structured
 from tests import hostile
 

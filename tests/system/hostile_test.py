@@ -10,8 +10,9 @@ from random import Random
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domain.commands import Command, Flavour, Queue, Quota, ReplicaGroup, SetQuota, SubmitJob
+from domain.commands import Command, SetQuota, SubmitJob
 from domain.ports import Message
+from domain.specs import Flavour, Queue, Quota, ReplicaGroup
 from infra.kafka import LocalKafka
 from streams.envelope import structured
 from streams.identity import Actor, Identity

@@ -1,0 +1,103 @@
+"""A job's current attempt: what it holds, and how far it has come."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from domain.facts import Placed
+
+if TYPE_CHECKING:
+    from domain.jobs import Job
+    from domain.reservations import Reservation
+
+
+class JobState(IntEnum):
+    WAITING = 0
+    CLAIMED = 1
+    """Slots are held; some of them are still in use by others."""
+    STARTING = 2
+    RUNNING = 3
+    STOPPING = 4
+
+
+class Run:
+    """A job's current attempt: the slots that are its own, or that it waits for."""
+
+    __slots__ = (
+        "accelerator",
+        "attempt",
+        "checkpoint_ms",
+        "flavour",
+        "job",
+        "missing",
+        "nodes",
+        "reported",
+        "reservation",
+        "running_ms",
+        "started_ms",
+        "stop_by_ms",
+        "stop_reason",
+    )
+
+    def __init__(self, job: Job, attempt: int, flavour: int, nodes: list[Placed]) -> None:
+        self.job = job
+        self.attempt = attempt
+        self.flavour = flavour
+        self.accelerator = job.shape.needs[flavour].accelerator
+        self.nodes = nodes
+        self.missing: dict[str, int] = {}
+        """Of a claim: slots by node that others still use."""
+        self.started_ms = 0
+        self.running_ms = 0
+        self.checkpoint_ms = 0
+        """The work until then is safe; 0: none is."""
+        self.stop_by_ms = 0
+        self.stop_reason = ""
+        self.reported: set[str] = set()
+        """Nodes whose agents reported the end of their part."""
+        self.reservation: Reservation | None = None
+
+    @property
+    def status(self) -> JobState:
+        if self.stop_by_ms:
+            return JobState.STOPPING
+        if not self.started_ms:
+            return JobState.CLAIMED
+        return JobState.RUNNING if self.running_ms else JobState.STARTING
+
+    def slots_by_node(self) -> dict[str, int]:
+        """Whole slots by node; shared devices are counted by their node."""
+        groups = self.job.shape.spec.groups
+        slots: dict[str, int] = {}
+        for node, replicas, group, device in self.nodes:
+            own = replicas * groups[group].slots if device < 0 else 0
+            slots[node] = slots.get(node, 0) + own
+        return slots
+
+    def lost_slot_s(self, now_ms: int) -> int:
+        """Slot-seconds of work that would be lost if it ended now."""
+        if not self.running_ms:
+            return 0
+        since = max(self.running_ms, self.checkpoint_ms)
+        return self.job.shape.slots * max(0, now_ms - since) // 1000
+
+    def held_slot_s(self, now_ms: int) -> int:
+        """Slot-seconds of the attempt so far."""
+        since = self.started_ms or now_ms
+        return self.job.shape.slots * max(0, now_ms - since) // 1000
+
+    def state(self) -> tuple[object, ...]:
+        return (
+            self.attempt,
+            self.flavour,
+            self.nodes,
+            sorted(self.missing.items()),
+            self.started_ms,
+            self.running_ms,
+            self.checkpoint_ms,
+            self.stop_by_ms,
+            self.stop_reason,
+            sorted(self.reported),
+            self.reservation.id if self.reservation else None,
+        )
