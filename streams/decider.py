@@ -181,7 +181,12 @@ class Decider:
         try:
             candidate = rounds.propose(cell, header, commands, self._signer)
         except Poisoned as poison:
-            places = rounds.culprit(await self._rebuilt(), header, commands)
+            before = await self._rebuilt()
+            if before.head.round + 1 != header.round:  # another writer has gone on meanwhile
+                self.rebuilds += 1
+                await self.recover()
+                return None
+            places = rounds.culprit(before, header, commands)
             raise Poisoned(poison.round, places, poison.detail) from poison
         size = len(candidate.record)
         if size <= self.settings.max_record:
@@ -220,7 +225,9 @@ class Decider:
         self._facts += len(round.facts)
         self._full = bool(round.facts) and cell.unfinished
         idle = not round.facts and not round.commands
-        self._quiet_ms = next_due_ms(cell) if idle else None
+        due_ms = next_due_ms(cell) if idle else None
+        passed = due_ms is not None and due_ms <= round.header.now_ms
+        self._quiet_ms = due_ms if passed else None
         await self._on_believed(round, cell)
         self._save_if_due()
 

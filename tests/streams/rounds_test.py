@@ -9,7 +9,7 @@ import pytest
 
 import domain.decide
 from domain.cell import Cell
-from domain.commands import CordonNode
+from domain.commands import CordonNode, ReportNode
 from domain.facts import AttemptStarted, NodeLost
 from domain.ledger import Accepted, Header, Round, canonical
 from domain.ports import Inbox
@@ -75,6 +75,23 @@ def test_poison_without_a_command(site: Site, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(Poisoned, match=r"KeyError.*: none") as caught:
             await decider.step()
         assert caught.value.places == []
+
+    asyncio.run(go())
+
+
+def test_poison_of_a_round_that_another_writer_has_made_meanwhile(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        slow, fast = await started(site), await started(site, max_commands=3)
+        await site.send(*world(), CordonNode(node="poison"))
+        await fast.step()
+        _trip_over(monkeypatch, "poison")
+        assert await slow.step() is None, "its state is an old one: it decides anew"
+        assert slow.cell.head == fast.cell.head
+        with pytest.raises(Poisoned) as caught:
+            await slow.step()
+        assert caught.value.places == [(0, 3)]
 
     asyncio.run(go())
 
@@ -232,5 +249,25 @@ def test_a_cluster_that_falls_silent_is_lost_in_bounded_rounds(site: Site) -> No
         assert max(len(r.facts) for r in lost) < 40
         assert len(lost) >= 10
         assert (await started(site)).cell.digest() == decider.cell.digest()
+
+    asyncio.run(go())
+
+
+def test_what_is_due_next_is_not_missed_after_a_moment_at_which_nothing_happened(
+    site: Site,
+) -> None:
+    async def go() -> None:
+        decider = await started(site)
+        await site.send(*world(nodes=1, lease_s=10))
+        await drain(decider)
+        site.clock.ms += 5_000
+        await site.send(ReportNode(node="n0"))
+        await drain(decider)
+        site.clock.ms += 5_000
+        (made,) = await drain(decider)
+        assert made.facts == [], "the lease was renewed"
+        site.clock.ms += 5_001
+        (made,) = await drain(decider)
+        assert [type(f) for f in made.facts] == [NodeLost]
 
     asyncio.run(go())
