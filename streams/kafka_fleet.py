@@ -16,7 +16,7 @@ from aiokafka import TopicPartition
 from domain.commands import Command
 from domain.ports import Clock
 from streams.dispatch import Instruction, decode, standing
-from streams.envelope import structured
+from streams.envelope import Sign, structured
 from streams.fleet import Fleet, live
 from streams.kafka import KafkaCommandSink
 from streams.kafka_clients import Connected, make_consumer, read_to_end
@@ -39,8 +39,19 @@ async def told_before(bootstrap: str, cell: str) -> tuple[list[Instruction], int
     return told, position
 
 
-async def run_fleet(bootstrap: str, cell: str, fleet: Fleet, clock: Clock, session: str) -> None:
-    """Run the fleet until cancelled; `session` makes the ids of its reports new."""
+async def run_fleet(
+    bootstrap: str,
+    cell: str,
+    fleet: Fleet,
+    clock: Clock,
+    session: str,
+    key_id: str | None = None,
+    sign: Sign | None = None,
+) -> None:
+    """Run the fleet until cancelled; `session` makes the ids of its reports new.
+
+    Where commands are signed its reports are, too: `key_id` and `sign` go together.
+    """
     told, position = await told_before(bootstrap, cell)
     fleet.handle(standing(told), clock.now_ms())
     queue: asyncio.Queue[Sequence[Instruction]] = asyncio.Queue()
@@ -57,7 +68,10 @@ async def run_fleet(bootstrap: str, cell: str, fleet: Fleet, clock: Clock, sessi
             nonlocal number
             number += 1
             id_ = f"{session}-{number}"
-            await sink.send(structured(command, source=SOURCE, id=id_, time_ms=clock.now_ms()))
+            now_ms = clock.now_ms()
+            await sink.send(
+                structured(command, source=SOURCE, id=id_, time_ms=now_ms, key_id=key_id, sign=sign)
+            )
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(listen())
