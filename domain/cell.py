@@ -85,6 +85,8 @@ class Cell:
         """Started attempts outside of reservations that may be preempted, by type and tier."""
         self.wake_ms: int | None = None
         """The next round should be at this time or before: a claim will have waited enough."""
+        self.quiet_rounds = 0
+        """Rounds without a fact since blocked shapes take turns in search of victims."""
         self.unfinished = False
         """The last round did not try all that may start or claim: another one may at once."""
         self.claims: dict[Run, None] = {}

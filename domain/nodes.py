@@ -43,6 +43,7 @@ class Node:
         "held",
         "id",
         "index",
+        "kept",
         "lease_ms",
         "lease_until_ms",
         "lost",
@@ -82,6 +83,8 @@ class Node:
         """Slots of reservations."""
         self.waiting: list[Run | Reservation] = []
         """Claims that take slots here as they become free, first come first served."""
+        self.kept = False
+        """Hidden from all but the gang that gathers; false between rounds."""
         self.available = self.count_available()
         self.mark = 0
 
@@ -106,7 +109,7 @@ class Node:
 
     def count_available(self) -> int:
         """Whole free slots that new work may take."""
-        return self.class_.slots - self.used if self.schedulable else 0
+        return self.class_.slots - self.used if self.schedulable and not self.kept else 0
 
     def state(self) -> tuple[object, ...]:
         return (

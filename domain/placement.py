@@ -294,6 +294,18 @@ def _choose(
     return nodes
 
 
+def roomiest(
+    domain: Domain, classes: Sequence[NodeClass], group: ReplicaGroup, most: int
+) -> list[Node]:
+    """The fewest nodes of the domain for as many replicas as there is room for, at most so many."""
+    per_node = group.max_per_node or MANY
+    count = min(most, domain.capacity(classes, group.slots, per_node, 1))
+    if not count:
+        return []
+    chosen = _choose(domain, {c.id for c in classes}, group.slots, per_node, count)
+    return [node for node, _ in chosen or ()]
+
+
 def _greedy(items: list[tuple[int, Tie, Item]], want: int) -> list[tuple[Item, int]] | None:
     """Take the largest items whole, and best fit for the rest: the fewest items.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from domain import fair_share, placement, preemption, waiting
 from domain.eviction import Plan
 from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided, Why
+from domain.gathering import Gathering
 from domain.placement import Blocked, Choice
 from domain.specs import TIERS
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 CLAIMS_TRIED: Final = 8
 """Blocked shapes of a round for which victims are searched: so many first, and as many in turn."""
+
+TURN_MS: Final = 1000
+"""A cell without events makes its rounds so far apart until each blocked shape had its turn."""
 
 _Claim = tuple[int, int, int, int, int, int, "Shape"]
 """(tier, share; -priority; rank, seniority and number of the head; shape)"""
@@ -54,6 +58,7 @@ class Scheduling:
         """By need: found to have no place in this round."""
         self.blocked: dict[Demand, Blocked] = {}
         """Demands of which nothing can start in this round any more."""
+        self.gathering = Gathering(self.cell)
 
     def run(self) -> None:
         bands = self._bands()
@@ -61,6 +66,8 @@ class Scheduling:
         heapify(heap)
         while heap and self.turn.work > 0:
             tier, share, queue, lines = heap[0]
+            if self.gathering.begin(tier):
+                self.available.clear()
             shape = lines[0][4]
             if shape.demand in self.blocked or not self._start(shape, share):
                 if not shape.queue.strict:
@@ -78,7 +85,9 @@ class Scheduling:
             self.cell.unfinished = True
             unreached = (e[4] for *_, lines in heap for e in lines)
             self._tell_all((s for s in unreached if not s.reason), Blocked(ROUND_IS_FULL))
+        self.gathering.begin(len(TIERS))
         self._tell_blocked()
+        self.gathering.end()
         self._claim()
 
     def _bands(self) -> Iterable[tuple[tuple[int, int], list[Line]]]:
@@ -165,13 +174,21 @@ class Scheduling:
             if reservation is None:
                 return Blocked("reservation_not_active", where=demand.reservation)
             return placement.inside(reservation, self.cell, need)
-        short = self._short_of_quota(demand, need) or self.no_place.get(need.id)
-        if short is not None:
-            return short
-        self.turn.work -= 1
-        answer = placement.place(self.cell, need)
-        if isinstance(answer, Blocked):
-            self.no_place[need.id] = answer
+        gathers = demand in self.gathering.kept
+        if gathers:
+            self.gathering.show(demand)
+            self.available.clear()
+        answer: Choice | Blocked | None = self._short_of_quota(demand, need)
+        if answer is None and not gathers:
+            answer = self.no_place.get(need.id)
+        if answer is None:
+            self.turn.work -= 1
+            answer = placement.place(self.cell, need)
+            if isinstance(answer, Blocked):
+                self.no_place[need.id] = answer
+        if gathers and isinstance(answer, Blocked):
+            self.gathering.hide(demand)
+            self.available.clear()
         return answer
 
     def _advance(self, lines: list[Line]) -> None:
@@ -199,6 +216,7 @@ class Scheduling:
         """Tell each waiting shape of a blocked demand, unless they all know."""
         untold: list[tuple[int, Shape, Blocked]] = []
         for demand, blocked in self.blocked.items():
+            blocked = self.gathering.told(demand, blocked)
             answer = (blocked.reason, blocked.where)
             if demand.told != answer:
                 strict = False
@@ -236,7 +254,7 @@ class Scheduling:
             if budget <= 0 or self.turn.work <= 0 or job is None:
                 return
             found = preemption.for_shape(self.turn, victims, shape, job)
-            if found is not None and len(found[1].runs) <= budget:
+            if found is not None:  # also if it needs more victims than are left: it would never fit
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)
                 self.cell.unfinished = True  # the next of its line may claim in the next round
@@ -245,6 +263,9 @@ class Scheduling:
         """Those first in order, and of the others as many in turn: none is passed over for ever."""
         first, others = lines[:CLAIMS_TRIED], lines[CLAIMS_TRIED:]
         at = self.turn.header.round * CLAIMS_TRIED % max(1, len(others))
+        self.cell.quiet_rounds = 0 if self.turn.facts else self.cell.quiet_rounds + 1
+        if self.cell.quiet_rounds * CLAIMS_TRIED < len(others):
+            self.cell.wake(self.cell.now_ms + TURN_MS)
         return first + others[at : at + CLAIMS_TRIED]
 
     def _preempt(self, shape: Shape, share: int, flavour: int, plan: Plan) -> None:

@@ -61,6 +61,7 @@ class Need:
         "_epoch",
         "accelerator",
         "fits_when_empty",
+        "gang",
         "groups",
         "id",
         "key",
@@ -93,6 +94,8 @@ class Need:
             for g in spec.groups
         ) and not any(is_local(s) for s in (*p.require, *p.forbid, *p.prefer))
         """True iff free slots by class tell all: no host parts, shares, or places in a cluster."""
+        self.gang = self.plain and sum(g.count for g in spec.groups) > 1
+        """True iff it needs several places at once, and free slots by class tell all."""
         self.required = LEVELS.index(p.required_level)
         self.preferred = LEVELS.index(p.preferred_level) if p.preferred_level else None
         self._classes: list[NodeClass] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Final
 
 import msgspec
@@ -42,10 +42,11 @@ _named: Final = msgspec.json.Decoder(_Named)
 
 
 class _Job:
-    __slots__ = ("admitted_ms", "run_ms", "size", "started_ms")
+    __slots__ = ("admitted_ms", "queue", "run_ms", "size", "started_ms")
 
-    def __init__(self, admitted_ms: int) -> None:
+    def __init__(self, admitted_ms: int, queue: str) -> None:
         self.admitted_ms = admitted_ms
+        self.queue = queue
         self.started_ms = -1
         """Start of the attempt that runs; -1 while none does."""
         self.run_ms = 0
@@ -72,7 +73,8 @@ class Measure:
         self._live: dict[str, _Job] = {}
         self._busy = 0
         self._running = 0
-        self._waited_ms: list[int] = []
+        self._waited_ms: dict[str, list[int]] = {}
+        """By queue, of the jobs that finished."""
         self._completed_ms: list[int] = []
         self._handle: Final[dict[type, Any]] = {
             JobAdmitted: self._admitted,
@@ -108,7 +110,8 @@ class Measure:
 
     def _admitted(self, fact: JobAdmitted, round: Round, cell: Cell, now_ms: int) -> None:
         body = round.commands[fact.command]
-        self._live[_job_name(bytes(body.data))] = _Job(now_ms)
+        name = _job_name(bytes(body.data))
+        self._live[name] = _Job(now_ms, cell.shapes[fact.shape].queue.id)
 
     def _started(self, fact: AttemptStarted, round: Round, cell: Cell, now_ms: int) -> None:
         job = self._live[fact.job]
@@ -131,7 +134,8 @@ class Measure:
     def _finished(self, fact: JobFinished, round: Round, cell: Cell, now_ms: int) -> None:
         job = self._live[fact.job]
         self._completed_ms.append(now_ms - job.admitted_ms)
-        self._waited_ms.append(now_ms - job.admitted_ms - job.run_ms)
+        waited_ms = now_ms - job.admitted_ms - job.run_ms
+        self._waited_ms.setdefault(job.queue, []).append(waited_ms)
         self._gone(fact, round, cell, now_ms)
 
     def _gone(
@@ -159,10 +163,14 @@ class Measure:
             capacity += this.capacity * span
         return busy / capacity if capacity else 0.0
 
+    def queue_mean_s(self) -> dict[str, float]:
+        """Mean waiting of the jobs that finished, by queue."""
+        return {queue: _mean_s(waited) for queue, waited in sorted(self._waited_ms.items())}
+
     def report(self, last_submission_ms: int) -> dict[str, Any]:
         """The numbers of a run; waiting is all time between submission and end without a run."""
         self.check()
-        waited = sorted(self._waited_ms)
+        waited = sorted(chain.from_iterable(self._waited_ms.values()))
         return {
             "jobs_submitted": self.submitted,
             "jobs_finished": self.ended[JobFinished.__name__],

@@ -76,7 +76,9 @@ class Machine(RuleBasedStateMachine):
         for n in range(nodes):
             self.node(n, n % 3 == 2, 0)
         if eager:
-            parameters = specs.PolicyParameters(min_run_s=(0, 0, 0, 0), queue_delay_s=(0, 0, 0, 0))
+            parameters = specs.PolicyParameters(
+                min_run_s=(0, 0, 0, 0), queue_delay_s=(0, 0, 0, 0), gather_after_s=(0, 0, 0, 0)
+            )
             self.send(c.SetPolicy(parameters=parameters))
         self.decide_now(0)
         self.contend(contention)
@@ -295,14 +297,19 @@ class Machine(RuleBasedStateMachine):
         ratio=st.sampled_from((0, 2000)),
         min_run_s=st.sampled_from((0, 600)),
         preemption=st.booleans(),
+        gathering=st.booleans(),
     )
-    def set_policy(self, order: Any, ratio: int, min_run_s: int, preemption: bool) -> None:
+    def set_policy(
+        self, order: Any, ratio: int, min_run_s: int, preemption: bool, gathering: bool
+    ) -> None:
         parameters = specs.PolicyParameters(
             order=order,
             yield_ratio_milli=ratio,
             preemption=preemption,
             min_run_s=(0, min_run_s, min_run_s, min_run_s),
             queue_delay_s=(0, 0, 60, 600),
+            gathering=gathering,
+            gather_after_s=(0, 0, 60, 600),
         )
         self.send(c.SetPolicy(parameters=parameters))
 
