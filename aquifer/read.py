@@ -41,7 +41,11 @@ KINDS: Final = (
     "rounds",
     "decisions",
     "commands",
+    "usage",
+    "kpis",
 )
+WHOLE: Final = ("summary", "kpis")
+"""Kinds that come whole, not by pages."""
 At = Annotated[
     str | None,
     typer.Option(help="As it stood then: a round's number, or a time like 2026-01-31T12:00:00Z."),
@@ -64,7 +68,7 @@ def get(
     """Read accounts, queues, nodes, jobs and the rest, as they are or as they were."""
     if kind not in KINDS:
         raise Misuse(f"{kind!r} is none of {', '.join(KINDS)}")
-    asked = {"limit": str(limit)} if name is None and kind != "summary" else {}
+    asked = {"limit": str(limit)} if name is None and kind not in WHOLE else {}
     for condition in where or ():
         field, equals, value = condition.partition("=")
         if not equals:

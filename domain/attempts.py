@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain import slots
+from domain import accounting, delays, slots
 from domain.commands import ReportAttempt, ReportCheckpoint
 from domain.facts import (
     AttemptEnded,
@@ -105,6 +105,7 @@ def apply_started(cell: Cell, fact: AttemptStarted) -> None:
         no_waits: list[Held] = []
         slots.occupy(cell, run, no_waits)
     run.started_ms = cell.now_ms
+    delays.started(cell, run)
     slots.count_started(cell, run)
     cell.timers.overrun(run)
     cell.touch(job)
@@ -132,7 +133,9 @@ def apply_running(cell: Cell, fact: AttemptRunning) -> None:
 def apply_checkpoint(cell: Cell, fact: CheckpointRecorded) -> None:
     job = cell.jobs[fact.job]
     assert job.run is not None, "a job without an attempt has no checkpoint"
-    job.run.checkpoint_ms = cell.command(fact.command, ReportCheckpoint).at_ms
+    at_ms = cell.command(fact.command, ReportCheckpoint).at_ms
+    accounting.checkpointed(cell, job.run, at_ms)
+    job.run.checkpoint_ms = at_ms
     cell.touch(job)
 
 
@@ -157,6 +160,8 @@ def apply_ended(cell: Cell, fact: AttemptEnded) -> None:
     run = job.run
     assert run is not None, "only an attempt can end"
     job.run = None
+    accounting.ended(cell, run, fact.reason)
+    job.resumes = job.resumes or bool(run.checkpoint_ms)
     job.attained_slot_s += run.held_slot_s(cell.now_ms)
     job.lost_slot_s += fact.lost_slot_s
     job.shape.queue.waiting += 1

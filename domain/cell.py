@@ -13,9 +13,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 from pydantic import BaseModel, TypeAdapter
 
+from domain import accounting, ordering, quota, snapshots
 from domain import nodes as node_rules
-from domain import ordering, quota, snapshots
+from domain.accounting import Book
 from domain.commands import COMMANDS, Command, SubmitJob
+from domain.delays import Delays
 from domain.fabric import Fabric
 from domain.jobs import Job
 from domain.ledger import Accepted, Head, Header
@@ -29,7 +31,7 @@ from domain.shapes import Demand, Need, Shape
 from domain.specs import PolicyParameters
 from domain.timers import Timers
 
-Entity = Account | Queue | Node | Job | Shape | Reservation
+Entity = Account | Queue | Node | Job | Shape | Reservation | Book | Delays
 CommandT = TypeVar("CommandT", bound=BaseModel)
 
 MAX_SHAPES: Final = 100_000
@@ -71,6 +73,10 @@ class Cell:
         self.jobs: dict[str, Job] = {}
         self.shapes: dict[int, Shape] = {}
         self.reservations: dict[str, Reservation] = {}
+        self.books: dict[tuple[str, str], Book] = {}
+        """By owner and accelerator type: what became of every slot-second."""
+        self.delays: dict[int, Delays] = {}
+        """By tier: how long first starts took."""
         self.memory = Memory()
         self.next_node = 0
         self.next_job = 0
@@ -96,6 +102,8 @@ class Cell:
         self.next_need = 0
         self.total: dict[str, int] = {}
         """Slots of the nodes that are not lost, by accelerator type."""
+        self.in_pieces: dict[str, dict[Shape, None]] = {}
+        """By accelerator type: shapes that were told that what is free is in pieces."""
         # Of the round in progress:
         self._accepted: list[Accepted] = []
         self._commands: dict[int, Command] = {}
@@ -143,7 +151,11 @@ class Cell:
         return command
 
     def close(self) -> Changes:
-        """End the round: bring the digest up to date and tell what changed."""
+        """End the round: bring it to book, the digest up to date, and tell what changed."""
+        for entity in (*self._touched, *self._gone):
+            if isinstance(entity, Node | Job | Reservation):
+                accounting.bring(self, entity, entity in self._gone)
+        accounting.mark_pieces(self)
         touched = [e for e in self._touched if e not in self._gone]
         for entity in touched:
             mark = int.from_bytes(
@@ -271,6 +283,7 @@ class Cell:
         demand.told = None
         if shape.ripens:
             self.fallback_shapes[shape.id] = shape
+        accounting.told(self, shape)
 
     def leave_shape(self, shape: Shape) -> None:
         """A job of the shape is at its end; the last one takes the shape with it."""
@@ -279,6 +292,7 @@ class Cell:
             del self.shapes[shape.id]
             del self.shape_of[shape.key]
             self.fallback_shapes.pop(shape.id, None)
+            accounting.told(self, shape)
             self._leave_demand(shape)
             self.left(shape)
 
@@ -328,6 +342,8 @@ class Cell:
             self.shapes,
             self.jobs,
             self.reservations,
+            self.books,
+            self.delays,
         )
         for table in tables:
             yield from table.values()

@@ -21,6 +21,7 @@ from domain.refusals import Refused
 from domain.runs import JobState, Run
 
 if TYPE_CHECKING:
+    from domain.accounting import Entry
     from domain.cell import Cell
     from domain.ledger import Accepted
     from domain.shapes import Shape
@@ -34,6 +35,7 @@ class Job:
     __slots__ = (
         "attained_slot_s",
         "attempts",
+        "booked",
         "estimate_s",
         "failures",
         "id",
@@ -44,6 +46,7 @@ class Job:
         "preemptions",
         "queued",
         "rank",
+        "resumes",
         "run",
         "seniority_ms",
         "shape",
@@ -70,6 +73,9 @@ class Job:
         self.preemptions = 0
         self.not_before_ms = 0
         """It backs off until then after an attempt failed."""
+        self.resumes = False
+        """An earlier attempt left a checkpoint."""
+        self.booked: Entry | None = None
         self.queued = False
         """In the line of its shape."""
         self.run: Run | None = None
@@ -91,6 +97,7 @@ class Job:
             self.lost_slot_s,
             self.failures,
             self.preemptions,
+            self.resumes,
             self.not_before_ms,
             self.run.state() if self.run else None,
         )

@@ -19,6 +19,7 @@ from domain.refusals import Refused
 from domain.specs import LEVELS
 
 if TYPE_CHECKING:
+    from domain.accounting import Entry
     from domain.cell import Cell
     from domain.reservations import Reservation
     from domain.runs import Run
@@ -33,6 +34,7 @@ class Node:
 
     __slots__ = (
         "available",
+        "booked",
         "class_",
         "cordoned",
         "cpu_milli",
@@ -86,6 +88,7 @@ class Node:
         self.kept = False
         """Hidden from all but the gang that gathers; false between rounds."""
         self.available = self.count_available()
+        self.booked: Entry | None = None
         self.mark = 0
 
     def describe(self, spec: RegisterNode) -> None:
@@ -252,6 +255,7 @@ def _other_machine(cell: Cell, old: Node, spec: RegisterNode) -> Node:
     cell.drop_node(old)
     node = make(cell.fabric, old.index, spec)
     node.cordoned, node.draining, node.mark = old.cordoned, old.draining, old.mark
+    node.booked = old.booked
     cell.add_node(node)
     return node
 

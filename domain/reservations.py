@@ -28,6 +28,7 @@ from domain.slots import runs_in
 from domain.specs import LEVELS
 
 if TYPE_CHECKING:
+    from domain.accounting import Entry
     from domain.cell import Cell
     from domain.nodes import Node
     from domain.turn import Turn
@@ -38,6 +39,7 @@ MAX_RESERVATIONS: Final = 10_000
 class Reservation:
     __slots__ = (
         "active",
+        "booked",
         "closing",
         "id",
         "mark",
@@ -58,6 +60,7 @@ class Reservation:
         """Slots by node that others still use."""
         self.used: dict[str, int] = {}
         """Slots by node that jobs in the reservation use."""
+        self.booked: Entry | None = None
         self.active = False
         self.closing = ""
         """Why it closes; empty while it does not."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from domain import ordering, quota
+from domain import accounting, delays, ordering, quota
 from domain.commands import RegisterNode, RequestReservation, SubmitJob
 from domain.jobs import Job
 from domain.ledger import Head
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.ports import Snapshots
 
-FORM: Final = 1
+FORM: Final = 2
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 
@@ -67,6 +67,8 @@ def dump(cell: Cell) -> bytes:
             "shapes": [s.state() for s in cell.shapes.values()],
             "jobs": [j.state() for j in cell.jobs.values()],
             "reservations": [r.state() for r in cell.reservations.values()],
+            "books": [cell.books[id_].state() for id_ in sorted(cell.books)],
+            "delays": [d.state() for _, d in sorted(cell.delays.items())],
             "digest": cell.digest(),
         }
     )
@@ -106,6 +108,8 @@ def load(data: bytes, make: type[Cell]) -> Cell:
     quota.rebuild(cell.accounts.values())
     for node_ in cell.nodes.values():
         cell.fabric.update(node_)
+    accounting.restore(cell, body["books"])
+    delays.restore(cell, body["delays"])
     for entity in cell.entities():
         cell.touch(entity)
     cell.close()
@@ -172,7 +176,8 @@ def _load_jobs(cell: Cell, states: list[Any]) -> None:
     waiting = []
     for id_, number, shape, seniority, estimate, *counts, rest, run in states:
         job = Job(id_, number, cell.shapes[shape], seniority, estimate)
-        job.attempts, job.attained_slot_s, job.lost_slot_s, job.failures, job.preemptions = counts
+        job.attempts, job.attained_slot_s, job.lost_slot_s, *counts = counts
+        job.failures, job.preemptions, job.resumes = counts
         job.not_before_ms = rest
         cell.jobs[id_] = job
         job.shape.jobs += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from domain import accounting
 from domain.facts import ShapeBlocked
 from domain.placement import Blocked
 
@@ -23,4 +24,5 @@ def apply_blocked(cell: Cell, fact: ShapeBlocked) -> None:
     shape = cell.shapes[fact.shape]
     shape.reason, shape.where = fact.reason, fact.where
     shape.needed_milli, shape.available_milli = fact.needed_milli, fact.available_milli
+    accounting.told(cell, shape)
     cell.touch(shape)

@@ -129,11 +129,13 @@ RULES: Final[dict[str, Callable[[Sight, Fields], Fields | None]]] = {
     "shapes": _own,
     "reservations": _own,
     "jobs": _own,
+    "books": _own,
     "decisions": _own_decision,
     "outcomes": _own_outcome,
     "nodes": _shared_node,
     "summary": _plain,
     "capacity": _plain,
+    "delays": _plain,
     "rounds": _plain,
     # These are read on the way from a job that is seen.
     "job_numbers": _plain,

@@ -12,7 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from domain import facts
+from domain.accounting import Book
 from domain.cell import Cell, Changes, Entity
+from domain.delays import Delays
 from domain.fabric import Domain
 from domain.jobs import Job
 from domain.ledger import Head, Round
@@ -21,6 +23,7 @@ from domain.quota import UNLIMITED, Account, Queue
 from domain.reservations import Reservation
 from domain.shapes import Shape, split
 from domain.specs import LEVELS, TIERS
+from projections import kpis
 from projections.tables import BUCKET, Row
 
 Values = dict[str, Any]
@@ -198,6 +201,10 @@ class _Rows:
                 self.put("shapes", (entity.id,), shape(entity))
             case Reservation():
                 self.put("reservations", (entity.id,), reservation(entity))
+            case Book():
+                self.put("books", entity.id, kpis.book(entity))
+            case Delays():
+                self.put("delays", (TIERS[entity.id].value,), kpis.delays(entity))
 
     def gone(self, entity: Entity) -> None:
         match entity:

@@ -167,6 +167,18 @@ TABLES: Final[dict[str, Table]] = dict(
                 "reason": "text",
             },
         ),
+        table(
+            "books",
+            {},
+            {"account": "text", "accelerator": "text"},
+            {"since_ms": "int", "settled": "json", "rates_milli": "json"},
+        ),
+        table(
+            "delays",
+            {},
+            {"tier": "text"},
+            {"rank": "int", "total_ms": "int", "late": "int", "counts": "json"},
+        ),
         table("job_numbers", {"job": "text"}, {}, {"number": "int"}),
         table(
             "job_events",

@@ -37,6 +37,7 @@ from tests.domain.histories import (
     runtimes,
 )
 from tests.domain.naive import Naive
+from tests.domain.recount import Recount
 
 
 class Machine(RuleBasedStateMachine):
@@ -46,6 +47,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.given = Given()
         self.naive = Naive()
+        self.recount = Recount()
         self.pending: list[Accepted] = []
         self.sent: list[Accepted] = []
         self.jobs = 0
@@ -333,6 +335,7 @@ class Machine(RuleBasedStateMachine):
         self.check_along(round)
         self.sent.extend(taken)
         self.naive.follow(round)
+        self.recount.follow(self.given.cell, round)
         self.check_reasons(round)
 
     @rule()
@@ -393,6 +396,11 @@ class Machine(RuleBasedStateMachine):
             # A reason may be told anew: the jobs that were placed last have changed what binds.
             late = [f for f in round.facts if not isinstance(f, ShapeBlocked)]
             assert not late, f"{idle_ms - cell.now_ms} ms later, {due_ms=}: {late}"
+
+    @invariant()
+    def every_slot_second_is_put_to_one_use(self) -> None:
+        for cell in (self.given.cell, self.given.twin):
+            self.recount.check(cell)
 
     @invariant()
     def usage_agrees(self) -> None:
