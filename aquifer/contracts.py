@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import ModelSchema
 
 from aquifer import asyncapi
-from domain import commands, facts, ledger, ports, specs
+from domain import commands, facts, ledger, pool_specs, ports, specs
 from projections.http import describe
 from streams import dispatch
 
@@ -72,7 +72,7 @@ def documents() -> dict[str, Json]:
 
 def _command(model: type[commands.Command]) -> Json:
     schema = model.model_json_schema(schema_generator=_CommandSchema)
-    return _described(schema, commands, specs)
+    return _described(schema, commands, specs, pool_specs)
 
 
 def _structs(module: ModuleType, type_: Any) -> Json:
@@ -89,7 +89,7 @@ def _record() -> Json:
     """A ledger record; its facts are those of the document beside it."""
     made = _structs(ledger, ledger.Round)
     parts = made["$defs"]
-    kinds = {*facts.FACTS, "Why", "Victim"}
+    kinds = {*facts.FACTS, "Why", "Victim", "OfferWhy"}
     parts = {name: part for name, part in parts.items() if name not in kinds}
     parts["Round"]["properties"]["facts"]["items"] = {"$ref": f"facts.v{WRITTEN}.json"}
     _of_a_command(parts["Accepted"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from domain import rights
 from domain.commands import SetQuota
 from domain.facts import QuotaSet
 from domain.quota import Account, Queue, depth
@@ -37,6 +38,7 @@ def set_quota(turn: Turn, command: SetQuota, at: int) -> None:
     if account is None and len(cell.accounts) >= MAX_ACCOUNTS:
         raise Refused("too_many_accounts", "account", f"a cell has at most {MAX_ACCOUNTS}")
     _check_queues(cell, command)
+    rights.check_quotas(cell, command)
     turn.emit(QuotaSet(at))
 
 
@@ -69,6 +71,7 @@ def apply_set(cell: Cell, fact: QuotaSet) -> None:
         account = cell.accounts[command.account] = Account(command.account)
     before = account.parent
     account.set(command, cell.accounts[command.parent] if command.parent else None)
+    rights.apply_quotas(cell, command)
     names = {q.queue for q in command.queues}
     for name in [n for n in account.queues if n not in names]:
         cell.left(cell.queues.pop(name))

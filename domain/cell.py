@@ -23,6 +23,7 @@ from domain.jobs import Job
 from domain.ledger import Accepted, Head, Header
 from domain.memory import Memory
 from domain.nodes import Node
+from domain.pool import Pool, PoolEntity
 from domain.quota import Account, Queue
 from domain.refusals import Refused
 from domain.reservations import Reservation
@@ -31,7 +32,7 @@ from domain.shapes import Demand, Need, Shape
 from domain.specs import PolicyParameters
 from domain.timers import Timers
 
-Entity = Account | Queue | Node | Job | Shape | Reservation | Book | Delays
+Entity = Account | Queue | Node | Job | Shape | Reservation | Book | Delays | PoolEntity
 CommandT = TypeVar("CommandT", bound=BaseModel)
 
 MAX_SHAPES: Final = 100_000
@@ -78,6 +79,7 @@ class Cell:
         self.delays: dict[int, Delays] = {}
         """By tier: how long first starts took."""
         self.memory = Memory()
+        self.pool = Pool()
         self.next_node = 0
         self.next_job = 0
         self.next_shape = 0
@@ -123,6 +125,7 @@ class Cell:
         self.wake_ms = None
         self.unfinished = False
         self.memory.forget(self.now_ms - self.policy.duplicate_window_s * 1000)
+        self.pool.forget(self)
         for job in self.timers.rested_jobs(self.now_ms):
             job.not_before_ms = 0
             self.join_line(job)
@@ -347,6 +350,7 @@ class Cell:
         )
         for table in tables:
             yield from table.values()
+        yield from self.pool.entities()
 
     def make_node(self, index: int, spec: Any) -> Node:
         return node_rules.make(self.fabric, index, spec)

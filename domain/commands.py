@@ -10,12 +10,23 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from domain.pool_specs import (
+    Amount,
+    HandoffRules,
+    History,
+    Owner,
+    PeerSpec,
+    Stock,
+    Token,
+)
 from domain.specs import (
     LEVELS,
     FabricPath,
     Flavour,
+    JobId,
     Label,
     Level,
+    Locality,
     Millis,
     Model,
     Name,
@@ -53,6 +64,7 @@ class SubmitJob(Model):
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
     """Attempts that failed by themselves are retried this often; a preemption does not count."""
     reservation: Name | None = None
+    locality: Locality = Locality()
     labels: Annotated[dict[Label, Text], Field(max_length=32)] = {}
 
     @model_validator(mode="after")
@@ -68,7 +80,7 @@ class SubmitJob(Model):
 
 class CancelJob(Model):
     type: Literal["CancelJob"] = "CancelJob"
-    job: Name
+    job: JobId
     reason: Text = ""
 
 
@@ -76,7 +88,7 @@ class AmendJob(Model):
     """Change a waiting job; fields left out stay as they are. Seniority is kept."""
 
     type: Literal["AmendJob"] = "AmendJob"
-    job: Name
+    job: JobId
     priority: Annotated[int, Field(ge=0, le=1000)] | None = None
     tier: Tier | None = None
     estimate_s: Seconds | None = None
@@ -86,7 +98,7 @@ class PreemptJob(Model):
     """An operator asks a running job to make room; it is requeued with its seniority."""
 
     type: Literal["PreemptJob"] = "PreemptJob"
-    job: Name
+    job: JobId
     reason: Text = ""
 
 
@@ -198,7 +210,7 @@ class ReportAttempt(Model):
     """What became of an attempt, from the agents of its nodes."""
 
     type: Literal["ReportAttempt"] = "ReportAttempt"
-    job: Name
+    job: JobId
     attempt: Annotated[int, Field(ge=1, le=1_000_000)]
     state: Literal["running", "finished", "failed", "stopped"]
     nodes: Annotated[tuple[Name, ...], Field(max_length=16_384)] = ()
@@ -210,7 +222,7 @@ class ReportCheckpoint(Model):
     """The attempt's work until `at_ms` is safe."""
 
     type: Literal["ReportCheckpoint"] = "ReportCheckpoint"
-    job: Name
+    job: JobId
     attempt: Annotated[int, Field(ge=1, le=1_000_000)]
     at_ms: Millis
     size_mib: Annotated[int, Field(ge=0, le=1 << 40)] = 0
@@ -223,6 +235,132 @@ class SetPolicy(Model):
     type: Literal["SetPolicy"] = "SetPolicy"
     parameters: PolicyParameters
     reason: Text = ""
+
+
+# --- regions and their peers ----------------------------------------------------------------------
+
+
+class SetPeers(Model):
+    """Make the cell a region of the pool, or replace what it knows of its peers."""
+
+    type: Literal["SetPeers"] = "SetPeers"
+    region: Name
+    epoch: Annotated[int, Field(ge=1, le=999_999_999)] = 1
+    """Higher than of any ledger that the region had before this one."""
+    peers: Annotated[tuple[PeerSpec, ...], Field(max_length=64)] = ()
+    rules: HandoffRules = HandoffRules()
+
+    @model_validator(mode="after")
+    def _regions_differ(self) -> Self:
+        names = [self.region, *(p.region for p in self.peers)]
+        if len(set(names)) != len(names):
+            raise ValueError("regions must have different names")
+        return self
+
+
+class GrantRights(Model):
+    """Let rights of a pool's quota come into being; each grant at one region, once."""
+
+    type: Literal["GrantRights"] = "GrantRights"
+    grant: Name
+    amount: Amount
+
+
+class FromPeer(Model):
+    """What a region says to another one; only the actor that speaks for it may."""
+
+    region: Name
+    epoch: Annotated[int, Field(ge=1, le=999_999_999)]
+
+
+class AdvertiseInventory(FromPeer):
+    """What is free: a hint, never a promise."""
+
+    type: Literal["AdvertiseInventory"] = "AdvertiseInventory"
+    round: Annotated[int, Field(ge=0, le=1 << 52)]
+    """Of the ledger that it was read from; older inventory does not replace newer one."""
+    full: bool = True
+    """False: what is not listed is as it was."""
+    stock: Annotated[tuple[Stock, ...], Field(max_length=256)] = ()
+    surplus: Annotated[tuple[Amount, ...], Field(max_length=256)] = ()
+    """Rights that the region could give away."""
+
+
+class OfferHandoff(FromPeer):
+    """Would you run this job? The job stays where it is."""
+
+    type: Literal["OfferHandoff"] = "OfferHandoff"
+    token: Token
+    offered_ms: Millis
+    """Tells this offer from others of the same token."""
+    spec: SubmitJob
+    history: History
+    rights: Annotated[tuple[Amount, ...], Field(max_length=8)] = ()
+    """What could come with it, by accelerator type."""
+
+
+class AnswerHandoff(FromPeer):
+    """Slots are held for the job, or there are none."""
+
+    type: Literal["AnswerHandoff"] = "AnswerHandoff"
+    token: Token
+    offered_ms: Millis
+    prepared: bool
+    reason: Text = ""
+    retry_after_s: Seconds = 0
+    rights: Annotated[tuple[Amount, ...], Field(max_length=1)] = ()
+    """What has to come with it."""
+
+
+class WithdrawHandoff(FromPeer):
+    """The offer counts no more."""
+
+    type: Literal["WithdrawHandoff"] = "WithdrawHandoff"
+    token: Token
+    offered_ms: Millis
+
+
+class ReleaseHandoff(FromPeer):
+    """The job is yours, whatever you answered before."""
+
+    type: Literal["ReleaseHandoff"] = "ReleaseHandoff"
+    token: Token
+    offered_ms: Millis
+    spec: SubmitJob
+    history: History
+    owners: Annotated[tuple[Owner, ...], Field(max_length=8)] = ()
+    """Where it was, latest last."""
+    rights: Annotated[tuple[Amount, ...], Field(max_length=1)] = ()
+    """All that the sender ever gave to this region, with what comes with the job."""
+
+
+class AcknowledgeHandoff(FromPeer):
+    """The job is mine."""
+
+    type: Literal["AcknowledgeHandoff"] = "AcknowledgeHandoff"
+    token: Token
+
+
+class ConfirmHandoff(FromPeer):
+    """I know that it is yours, and shall not say again that it is."""
+
+    type: Literal["ConfirmHandoff"] = "ConfirmHandoff"
+    token: Token
+
+
+class RequestRights(FromPeer):
+    """Work waits for rights of which the peer has a surplus."""
+
+    type: Literal["RequestRights"] = "RequestRights"
+    amount: Amount
+    asked_ms: Millis
+
+
+class SendRights(FromPeer):
+    """All that the sender ever gave to this region: the larger of two is the newer one."""
+
+    type: Literal["SendRights"] = "SendRights"
+    total: Amount
 
 
 Command = (
@@ -241,6 +379,17 @@ Command = (
     | ReportAttempt
     | ReportCheckpoint
     | SetPolicy
+    | SetPeers
+    | GrantRights
+    | AdvertiseInventory
+    | OfferHandoff
+    | AnswerHandoff
+    | WithdrawHandoff
+    | ReleaseHandoff
+    | AcknowledgeHandoff
+    | ConfirmHandoff
+    | RequestRights
+    | SendRights
 )
 
 COMMANDS: Final[dict[str, type[Command]]] = {
@@ -261,5 +410,16 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         ReportAttempt,
         ReportCheckpoint,
         SetPolicy,
+        SetPeers,
+        GrantRights,
+        AdvertiseInventory,
+        OfferHandoff,
+        AnswerHandoff,
+        WithdrawHandoff,
+        ReleaseHandoff,
+        AcknowledgeHandoff,
+        ConfirmHandoff,
+        RequestRights,
+        SendRights,
     )
 }

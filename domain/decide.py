@@ -8,7 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from domain import accounts, attempts, commands, jobs, ledger, nodes, policy, reservations
+from domain import (
+    accounts,
+    attempts,
+    commands,
+    handoff,
+    jobs,
+    ledger,
+    nodes,
+    offers,
+    peers,
+    policy,
+    reservations,
+    rights,
+    takeover,
+)
 from domain.cell import Cell
 from domain.ledger import Accepted, Header, Refusal, Round
 from domain.refusals import Refused
@@ -30,6 +44,17 @@ DECIDE: Final[dict[str, Callable[[Turn, Any, int], None]]] = {
     commands.ReportAttempt.__name__: attempts.report_attempt,
     commands.ReportCheckpoint.__name__: attempts.report_checkpoint,
     commands.SetPolicy.__name__: policy.set_policy,
+    commands.SetPeers.__name__: peers.set_peers,
+    commands.GrantRights.__name__: rights.grant_rights,
+    commands.AdvertiseInventory.__name__: peers.see_inventory,
+    commands.OfferHandoff.__name__: takeover.offer_handoff,
+    commands.AnswerHandoff.__name__: handoff.answer_handoff,
+    commands.WithdrawHandoff.__name__: takeover.withdraw_handoff,
+    commands.ReleaseHandoff.__name__: takeover.release_handoff,
+    commands.AcknowledgeHandoff.__name__: handoff.acknowledge_handoff,
+    commands.ConfirmHandoff.__name__: takeover.confirm_handoff,
+    commands.RequestRights.__name__: rights.request_rights,
+    commands.SendRights.__name__: rights.send_rights,
 }
 """By command; SubmitJob is decided from its bytes, since a known shape need not be parsed."""
 
@@ -59,9 +84,14 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
             refusals.append(Refusal(index, refused.code, refused.field, refused.message))
     nodes.expire_leases(turn)
     attempts.expire_stops(turn)
+    handoff.expire_offers(turn)
+    takeover.expire_claims(turn)
     reservations.keep(turn)
     attempts.start_ready_claims(turn)
-    Scheduling(turn).run()
+    scheduling = Scheduling(turn)
+    scheduling.run()
+    takeover.answer_offers(turn)
+    offers.consider(turn, scheduling.blocked)
     cell.close()
     return Round(
         cell=cell.name,
@@ -87,4 +117,7 @@ def _obey(turn: Turn, command: Accepted, index: int) -> None:
     handler = DECIDE.get(command.type)
     if handler is None:
         raise Refused("unknown_type", "type", f"no command is named {command.type!r}")
-    handler(turn, turn.cell.parsed(index), index)
+    parsed = turn.cell.parsed(index)
+    if isinstance(parsed, commands.FromPeer):
+        peers.check_sender(turn, parsed, index)
+    handler(turn, parsed, index)

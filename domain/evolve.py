@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from domain import accounts, attempts, facts, jobs, nodes, policy, reservations, waiting
+from domain import (
+    accounts,
+    attempts,
+    facts,
+    handoff,
+    jobs,
+    nodes,
+    peers,
+    policy,
+    reservations,
+    rights,
+    takeover,
+    waiting,
+)
 from domain.ledger import ENGINE, Head, Round
 
 if TYPE_CHECKING:
@@ -56,6 +69,21 @@ APPLY: Final[dict[type, Callable[[Cell, Any], None]]] = {
     facts.ReservationClosing: reservations.apply_closing,
     facts.ReservationEnded: reservations.apply_ended,
     facts.PolicySet: policy.apply_set,
+    facts.PeersSet: peers.apply_set,
+    facts.InventorySeen: peers.apply_seen,
+    facts.HandoffOffered: handoff.apply_offered,
+    facts.HandoffWithdrawn: handoff.apply_withdrawn,
+    facts.HandoffReleased: handoff.apply_released,
+    facts.HandoffCompleted: handoff.apply_completed,
+    facts.HandoffPrepared: takeover.apply_prepared,
+    facts.HandoffDeclined: takeover.apply_declined,
+    facts.HandoffLapsed: takeover.apply_lapsed,
+    facts.HandoffAccepted: takeover.apply_accepted,
+    facts.HandoffConfirmed: takeover.apply_confirmed,
+    facts.RightsGranted: rights.apply_granted,
+    facts.RightsRequested: rights.apply_requested,
+    facts.RightsSent: rights.apply_sent,
+    facts.RightsReceived: rights.apply_received,
 }
 
 

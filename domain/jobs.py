@@ -110,7 +110,7 @@ def submit_job(turn: Turn, accepted: Accepted, at: int) -> None:
     cell = turn.cell
     key, own, _ = shapes.split(accepted.data)
     job = own["job"]
-    if job in cell.jobs or cell.memory.knows_name(job):
+    if job in cell.jobs or cell.memory.knows_name(job) or job in cell.pool.tombstones:
         raise Refused("job_exists", "job", f"a job named {job!r} was submitted before")
     if len(cell.jobs) >= MAX_JOBS:
         raise Refused("too_many_jobs", "job", f"a cell holds at most {MAX_JOBS} live jobs")
@@ -158,8 +158,11 @@ def preempt_job(turn: Turn, command: PreemptJob, at: int) -> None:
 
 
 def known(turn: Turn, id_: str) -> Job:
-    job = turn.cell.jobs.get(id_)
-    if job is None:
+    job, pool = turn.cell.jobs.get(id_), turn.cell.pool
+    if job is None and id_ in pool.tombstones and pool.tombstones[id_].to:
+        region = pool.tombstones[id_].to
+        raise Refused("job_elsewhere", "job", f"it was handed over to region {region!r}")
+    if job is None or id_ in pool.prepared:
         raise Refused("unknown_job", "job", f"no live job is named {id_!r}")
     return job
 
@@ -213,5 +216,6 @@ def apply_gone(cell: Cell, fact: JobFinished | JobFailed | JobCancelled) -> None
         job.shape.leave(job)
     job.shape.queue.waiting -= 1
     cell.memory.remember_name(job.id, cell.now_ms)
+    cell.pool.ended(cell, job)
     cell.leave_shape(job.shape)
     cell.left(job)

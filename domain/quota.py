@@ -103,12 +103,12 @@ class Account:
             q.accelerator: q.borrowing_limit * MILLI
             for q in command.quotas
             if q.borrowing_limit is not None
-        }
+        } | {q.accelerator: 0 for q in command.quotas if q.rights}
         self.lending_limit = {
             q.accelerator: q.lending_limit * MILLI
             for q in command.quotas
             if q.lending_limit is not None
-        }
+        } | {q.accelerator: 0 for q in command.quotas if q.rights}
 
     def local(self, accelerator: str) -> int:
         """The part of the subtree's quota that the parent never sees."""

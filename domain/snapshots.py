@@ -69,6 +69,7 @@ def dump(cell: Cell) -> bytes:
             "reservations": [r.state() for r in cell.reservations.values()],
             "books": [cell.books[id_].state() for id_ in sorted(cell.books)],
             "delays": [d.state() for _, d in sorted(cell.delays.items())],
+            "pool": [(e.kind, e.state()) for e in cell.pool.entities()],
             "digest": cell.digest(),
         }
     )
@@ -100,6 +101,7 @@ def load(data: bytes, make: type[Cell]) -> Cell:
     for state in body["reservations"]:
         _load_reservation(cell, state)
     _load_jobs(cell, body["jobs"])
+    cell.pool.restore(cell, body.get("pool", []))
     for node, holders in waiting:
         for kind, id_ in holders:
             holder = cell.jobs[id_].run if kind == "job" else cell.reservations[id_]

@@ -14,6 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 """An identifier that a caller chooses: letters, digits, dot, dash, underscore; 128 at most."""
 
+_Foreign = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[A-Za-z0-9][A-Za-z0-9._-]{0,127}(@[0-9]{1,9})?$"
+    ),
+]
+JobId = Name | _Foreign
+"""A job as its cell knows it: its name, and `@` and its home region if that is another one."""
+
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 Text = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
@@ -124,6 +133,24 @@ class Runtime(Model):
     """Time from the request to stop until the attempt is ended for it."""
 
 
+class Dataset(Model):
+    """Data that the job reads, and the regions that hold it."""
+
+    size_mib: Annotated[int, Field(ge=0, le=1 << 40)]
+    regions: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+
+
+class Locality(Model):
+    """Which regions the job may run in, and what it costs to move it there."""
+
+    regions: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    """Those that are allowed; empty: all."""
+    forbidden: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    data: Annotated[tuple[Dataset, ...], Field(max_length=16)] = ()
+    max_hops: Annotated[int, Field(ge=0, le=3)] = 3
+    """The job is handed over at most this often; 0: it stays at home."""
+
+
 class FabricPath(Model):
     """The node's place in the fabric tree."""
 
@@ -142,6 +169,9 @@ class Quota(Model):
     """Most that the account may use beyond its nominal; None: no limit."""
     lending_limit: Slots | None = None
     """Most of the nominal that others may use while it is idle; None: all of it."""
+    rights: bool = False
+    """The quota is the pool's: here its nominal is what rights the region holds; nothing of it is
+    lent, and nothing is borrowed beyond it."""
 
 
 class Queue(Model):

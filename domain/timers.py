@@ -103,6 +103,9 @@ def next_due_ms(cell: Cell) -> int | None:
     moments = [m for m in (cell.timers.next_ms(), cell.wake_ms) if m is not None]
     if ready_claims(cell):
         moments.append(cell.now_ms)
+    handoffs_ms = cell.pool.next_ms()
+    if handoffs_ms is not None:
+        moments.append(handoffs_ms)
     for reservation in cell.reservations.values():
         moment = reservation.next_ms()
         if moment is not None:

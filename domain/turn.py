@@ -9,6 +9,7 @@ from domain.facts import (
     AnyFact,
     AttemptEnded,
     AttemptStopping,
+    HandoffLapsed,
     JobCancelled,
     JobFailed,
     JobFinished,
@@ -21,6 +22,7 @@ from domain.ledger import Header
 
 if TYPE_CHECKING:
     from domain.cell import Cell
+    from domain.commands import OfferHandoff
     from domain.jobs import Job
     from domain.nodes import Node
     from domain.reservations import Reservation
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
 class Turn:
     """The cell, the round's header, and the facts of the round so far."""
 
-    __slots__ = ("cell", "facts", "header", "work")
+    __slots__ = ("asked", "cell", "facts", "header", "work")
 
     def __init__(self, cell: Cell, header: Header) -> None:
         self.cell = cell
         self.header = header
         self.facts: list[AnyFact] = []
+        self.asked: list[tuple[int, int, OfferHandoff]] = []
+        """Peers' offers of the round: seniority of the job, index of the command, and the offer."""
         self.work = header.work
         """Work units left; a placement or a search for victims costs one or more."""
 
@@ -56,9 +60,12 @@ class Turn:
     def end(self, run: Run, reason: str) -> None:
         """End the attempt, and say what becomes of its job."""
         job = run.job
-        lost = 0 if reason == "finished" else run.lost_slot_s(self.header.now_ms)
-        self.emit(AttemptEnded(job.id, run.attempt, reason, lost))
-        self.emit(self._after(job, reason))
+        if job.id in self.cell.pool.prepared:
+            self.emit(HandoffLapsed(job.id, reason))
+        else:
+            lost = 0 if reason == "finished" else run.lost_slot_s(self.header.now_ms)
+            self.emit(AttemptEnded(job.id, run.attempt, reason, lost))
+            self.emit(self._after(job, reason))
         for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
             node = self.cell.nodes[id_]
             if node.draining:

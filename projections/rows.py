@@ -32,7 +32,11 @@ ENDS: Final = {
     facts.JobFinished: "finished",
     facts.JobFailed: "failed",
     facts.JobCancelled: "cancelled",
+    facts.HandoffReleased: "handed_over",
+    facts.HandoffLapsed: "lapsed",
 }
+Left = facts.HandoffReleased | facts.HandoffLapsed
+"""The job is not the cell's any more, or never was."""
 DECISIONS: Final = (facts.AttemptStarted, facts.JobClaimed, facts.PreemptionDecided)
 OF_A_JOB: Final = "job"
 
@@ -94,7 +98,7 @@ class _Rows:
         self.ends = {
             fact.job: (ENDS[type(fact)], getattr(fact, "reason", ""))
             for fact in round.facts
-            if isinstance(fact, facts.JobFinished | facts.JobFailed | facts.JobCancelled)
+            if isinstance(fact, facts.JobFinished | facts.JobFailed | facts.JobCancelled | Left)
         }
         """By job: how it ended in this round."""
 

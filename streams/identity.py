@@ -20,7 +20,7 @@ from streams.envelope import Envelope, Malformed
 
 ANONYMOUS: Final = "anonymous"
 
-Role = Literal["producer", "agent", "operator"]
+Role = Literal["producer", "agent", "operator", "peer"]
 Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,128}\*?$", min_length=1)]
 """A name, or a prefix of names if it ends in `*`."""
 
@@ -45,6 +45,17 @@ RIGHTS: Final[dict[str, tuple[Role, dict[str, str]]]] = {
     "RemoveNode": ("operator", {}),
     "SetQuota": ("operator", {}),
     "SetPolicy": ("operator", {}),
+    "SetPeers": ("operator", {}),
+    "GrantRights": ("operator", {}),
+    "AdvertiseInventory": ("peer", {"region": "regions"}),
+    "OfferHandoff": ("peer", {"region": "regions"}),
+    "AnswerHandoff": ("peer", {"region": "regions"}),
+    "WithdrawHandoff": ("peer", {"region": "regions"}),
+    "ReleaseHandoff": ("peer", {"region": "regions"}),
+    "AcknowledgeHandoff": ("peer", {"region": "regions"}),
+    "ConfirmHandoff": ("peer", {"region": "regions"}),
+    "RequestRights": ("peer", {"region": "regions"}),
+    "SendRights": ("peer", {"region": "regions"}),
 }
 """By command: the role that may give it, and of which list of the actor each name must be.
 
@@ -69,6 +80,7 @@ class Actor(BaseModel):
     accounts: Patterns = ()
     reservations: Patterns = ()
     nodes: Patterns = ()
+    regions: Patterns = ()
 
 
 class _Table(BaseModel):

@@ -15,6 +15,8 @@ from domain.commands import SubmitJob
 from domain.facts import (
     AttemptEnded,
     AttemptStarted,
+    HandoffAccepted,
+    HandoffReleased,
     JobAdmitted,
     JobCancelled,
     JobFailed,
@@ -78,6 +80,8 @@ class Measure:
         self._completed_ms: list[int] = []
         self._handle: Final[dict[type, Any]] = {
             JobAdmitted: self._admitted,
+            HandoffAccepted: self._accepted,
+            HandoffReleased: self._released,
             AttemptStarted: self._started,
             AttemptEnded: self._attempt_ended,
             JobFinished: self._finished,
@@ -112,6 +116,17 @@ class Measure:
         body = round.commands[fact.command]
         name = _job_name(bytes(body.data))
         self._live[name] = _Job(now_ms, cell.shapes[fact.shape].queue.id)
+
+    def _accepted(self, fact: HandoffAccepted, round: Round, cell: Cell, now_ms: int) -> None:
+        """It came from another region, where it was submitted."""
+        job = cell.jobs.get(fact.job)
+        if job is not None:
+            self.submitted += 1
+            self._live[fact.job] = _Job(job.seniority_ms, job.shape.queue.id)
+
+    def _released(self, fact: HandoffReleased, round: Round, cell: Cell, now_ms: int) -> None:
+        self.submitted -= 1
+        del self._live[fact.job]
 
     def _started(self, fact: AttemptStarted, round: Round, cell: Cell, now_ms: int) -> None:
         job = self._live[fact.job]

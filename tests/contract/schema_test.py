@@ -18,6 +18,21 @@ from tests.streams.cells import submit
 
 MADE = contracts.documents()
 
+NEW = {
+    "AcknowledgeHandoff",
+    "AdvertiseInventory",
+    "AnswerHandoff",
+    "ConfirmHandoff",
+    "GrantRights",
+    "OfferHandoff",
+    "ReleaseHandoff",
+    "RequestRights",
+    "SendRights",
+    "SetPeers",
+    "WithdrawHandoff",
+}
+"""Commands that no release has brought yet; the next one empties this."""
+
 
 def _files(name: str) -> dict[str, str]:
     return {path: (contracts.FOLDER / path).read_text() for path in contracts.read(_at(name))}
@@ -41,14 +56,15 @@ def test_what_was_released_is_kept() -> None:
 
 def test_all_that_there_is_has_been_released_once() -> None:
     released = contracts.read(_at(contracts.RELEASED))
-    assert {f"commands/{name}.v1.json" for name in COMMANDS} <= released.keys()
+    commands = {path for path in released if path.startswith("commands/")}
+    assert commands == {f"commands/{name}.v1.json" for name in COMMANDS.keys() - NEW}
     assert {f"{name}.v1.json" for name in ("facts", "ledger-record")} <= released.keys()
     assert "asyncapi.json" in released
 
 
 def test_every_kind_of_fact_is_described() -> None:
     facts = MADE["facts.v1.json"]["$defs"]
-    assert facts.keys() == FACTS.keys() | {"Why", "Victim"}
+    assert facts.keys() == FACTS.keys() | {"Why", "Victim", "OfferWhy"}
 
 
 def test_units_and_meanings_are_in_the_schemas() -> None:

@@ -16,6 +16,7 @@ from domain import commands as c
 from domain.decide import decide
 from domain.ledger import ENGINE, Accepted, Header
 from tests.domain.given import H100, Given, job, node
+from tests.domain.pooled import REFUSALS
 
 HOUR_MS = 3_600_000
 
@@ -81,6 +82,7 @@ SIMPLE: dict[str, tuple[tuple[c.Command, ...], c.Command]] = {
     "window_is_over": ((), window(start_ms=1, end_ms=1_000_000)),
     "never_fits": ((), window(count=3)),
     "window_is_taken": ((window(count=2),), window("other", start_ms=1_000_000 + HOUR_MS // 2)),
+    **REFUSALS,
 }
 """By code: what is sent before, and what is refused with the code."""
 
@@ -139,6 +141,9 @@ def assert_same_world(given: Given, before: bytes) -> None:
     for table in ("accounts", "queues", "nodes", "jobs", "reservations"):
         old, new = getattr(restored, table), getattr(given.cell, table)
         assert {k: v.state() for k, v in old.items()} == {k: v.state() for k, v in new.items()}
+    pools = (restored.pool, given.cell.pool)
+    old, new = ([(e.kind, e.state()) for e in pool.entities()] for pool in pools)
+    assert sorted(old, key=repr) == sorted(new, key=repr)
 
 
 @pytest.mark.parametrize("code", BOUNDS)

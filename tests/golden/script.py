@@ -13,23 +13,35 @@ from msgspec import Raw
 
 from domain.cell import Cell
 from domain.commands import (
+    AcknowledgeHandoff,
+    AdvertiseInventory,
     AmendJob,
+    AnswerHandoff,
     CancelJob,
     CancelReservation,
     Command,
+    ConfirmHandoff,
     CordonNode,
     DrainNode,
+    GrantRights,
+    OfferHandoff,
     PreemptJob,
     RegisterNode,
+    ReleaseHandoff,
     RemoveNode,
     ReportAttempt,
     ReportNode,
     RequestReservation,
+    RequestRights,
+    SendRights,
+    SetPeers,
     SetPolicy,
     SetQuota,
     SubmitJob,
+    WithdrawHandoff,
 )
 from domain.ledger import Accepted, Round, canonical
+from domain.pool_specs import Amount, HandoffRules, History, PeerSpec, Stock, Token
 from domain.specs import (
     FabricPath,
     Flavour,
@@ -136,7 +148,7 @@ def script() -> dict[int, list[Command]]:
     host = (ReplicaGroup(slots=0, host_cpu_milli=4000),)
     shared = (ReplicaGroup(name="s", slots=1, share_milli=400, count=3),)
     h100 = (Flavour(accelerator="h100"),)
-    return {
+    return pool() | {
         0: capacity(),
         1: [job(f"r{i}", "red-q", replicas=2) for i in range(5)],
         2: [
@@ -178,6 +190,65 @@ def script() -> dict[int, list[Command]]:
         150: [RemoveNode(node="gpu-23"), CordonNode(node="gpu-21", cordoned=False)],
         200: [job("last", "red-q", replicas=3), ReportAttempt(job="r0", attempt=9, state="failed")],
         250: [CancelJob(job="last")],
+    }
+
+
+def pool() -> dict[int, list[Command]]:
+    """A peer region offers and is offered jobs, and rights go to and fro."""
+    me: dict[str, Any] = {"region": "other", "epoch": 1}
+    path = FabricPath(region="golden", cluster="c3", block="b", rack="k")
+    stock = (Stock(accelerator="tpu", cluster="c", free=(0, 0, 0, 0, 0, 0, 0, 0, 1)),)
+    rights = Amount(account="shared", accelerator="tpu", milli=8000)
+    some = rights.model_copy(update={"milli": 2000})
+    free = AdvertiseInventory(round=1, stock=stock, surplus=(rights,), **me)
+    tpu = (Flavour(accelerator="tpu"),)
+
+    def ours(hop: int) -> Token:
+        return Token(home="golden", job="t1", term=1, hop=hop)
+
+    def theirs(name: str, hop: int = 0) -> Token:
+        return Token(home="other", job=name, term=1, hop=hop)
+
+    def travelling(name: str) -> dict[str, Any]:
+        spec = job(name, "shared-q", flavours=tpu)
+        return {"spec": spec, "history": History(seniority_ms=START_MS), **me}
+
+    def answer(step: int, yes: bool) -> AnswerHandoff:
+        at_ms = START_MS + step * STEP_MS
+        return AnswerHandoff(token=ours(0), offered_ms=at_ms, prepared=yes, **me)
+
+    return {
+        300: [
+            RegisterNode(node="tpu-0", accelerator="tpu", slots=8, path=path),
+            SetPeers(
+                region="golden",
+                peers=(PeerSpec(region="other", actor="someone"),),
+                rules=HandoffRules(min_benefit_s=0, min_work_ppm=0),
+            ),
+            SetQuota(
+                account="shared",
+                quotas=(Quota(accelerator="tpu", nominal=0, rights=True),),
+                queues=(Queue(queue="shared-q"),),
+            ),
+            GrantRights(grant="first", amount=rights),
+        ],
+        301: [free, *(job(f"t{i}", "shared-q", flavours=tpu) for i in range(2))],
+        302: [answer(301, False), SendRights(total=rights, **me)],
+        306: [free],
+        307: [answer(306, True)],
+        308: [
+            AcknowledgeHandoff(token=ours(1), **me),
+            RequestRights(amount=some, asked_ms=1, **me),
+        ],
+        310: [CancelJob(job="t0")],
+        320: [OfferHandoff(token=theirs("x"), offered_ms=1, **travelling("x"))],
+        321: [WithdrawHandoff(token=theirs("x"), offered_ms=1, **me)],
+        322: [OfferHandoff(token=theirs("x"), offered_ms=2, **travelling("x"))],
+        323: [ReleaseHandoff(token=theirs("x", 1), offered_ms=2, **travelling("x"))],
+        324: [
+            ConfirmHandoff(token=theirs("x", 1), **me),
+            OfferHandoff(token=theirs("y"), offered_ms=3, **travelling("y")),
+        ],
     }
 
 

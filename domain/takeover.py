@@ -1,0 +1,304 @@
+"""The hand-off of a job, at the region that takes it.
+
+    prepared -> accepted,  or  prepared -> lapsed
+
+For an offer slots are claimed for a bounded time. The release then makes the job this region's,
+whether the claim still stands or not: without it, the job waits here. `domain.handoff` is the other
+side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from domain import placement, rights, shapes, slots
+from domain.cell import MAX_SHAPES
+from domain.commands import (
+    ConfirmHandoff,
+    OfferHandoff,
+    ReleaseHandoff,
+    WithdrawHandoff,
+)
+from domain.facts import (
+    HandoffAccepted,
+    HandoffConfirmed,
+    HandoffDeclined,
+    HandoffLapsed,
+    HandoffPrepared,
+    Why,
+)
+from domain.jobs import MAX_JOBS, Job
+from domain.ledger import canonical
+from domain.placement import Blocked
+from domain.pool import MAX_TOMBSTONES, Passport, of_token
+from domain.refusals import Refused
+from domain.runs import Run
+from domain.shapes import Need
+from domain.specs import TIERS
+
+if TYPE_CHECKING:
+    from domain.cell import Cell
+    from domain.facts import TokenOf
+    from domain.pool_specs import History
+    from domain.turn import Turn
+
+RETRY_S: Final = 30
+FOREVER_S: Final = 3600
+
+
+# --- decide ---------------------------------------------------------------------------------------
+
+
+def offer_handoff(turn: Turn, command: OfferHandoff, at: int) -> None:
+    """It is answered at the end of the round: what waits here comes first."""
+    pool = turn.cell.pool
+    token = of_token(command.token)
+    id_ = pool.id_of(token)
+    if command.token.hop + 1 <= pool.seen(id_):
+        raise Refused("stale_token", "token", "a newer one was seen")
+    turn.asked.append((command.history.seniority_ms, at, command))
+
+
+def answer_offers(turn: Turn) -> None:
+    """Of the round's offers, the jobs that have waited longest come first."""
+    for _, at, command in sorted(turn.asked, key=lambda asked: asked[:2]):
+        reason, retry_s = _obstacle(turn.cell, command)
+        if not reason:
+            reason = _prepare(turn, command, at)
+        if reason:
+            turn.emit(HandoffDeclined(at, reason, retry_s or RETRY_S))
+    turn.asked.clear()
+
+
+def _obstacle(cell: Cell, command: OfferHandoff) -> tuple[str, int]:
+    """Why no place is looked for, and when to ask again; empty if one is."""
+    pool, spec = cell.pool, command.spec
+    id_ = pool.id_of(of_token(command.token))
+    own = pool.own.id
+    if command.token.hop >= spec.locality.max_hops:
+        return "too_many_hops", FOREVER_S
+    if own in spec.locality.forbidden or (
+        spec.locality.regions and own not in spec.locality.regions
+    ):
+        return "not_allowed_here", FOREVER_S
+    if spec.queue not in cell.queues or spec.reservation is not None:
+        return "unknown_queue", FOREVER_S
+    if id_ in cell.jobs and id_ not in pool.prepared:
+        return "job_exists", FOREVER_S
+    full = len(cell.jobs) >= MAX_JOBS or len(pool.tombstones) >= MAX_TOMBSTONES
+    if full or len(cell.shapes) >= MAX_SHAPES:
+        return "full", RETRY_S
+    return "", 0
+
+
+def _prepare(turn: Turn, command: OfferHandoff, at: int) -> str:
+    """Hold slots for the job; or say why there are none."""
+    cell, spec = turn.cell, command.spec
+    pool = cell.pool
+    id_ = pool.id_of(of_token(command.token))
+    if id_ in pool.prepared:
+        turn.emit(HandoffLapsed(id_, "offered_again"))
+    account = cell.queues[spec.queue].account
+    size = sum(g.count * g.slots * g.share_milli for g in spec.groups)
+    brought = {a.accelerator: a.milli for a in command.rights if a.account == account.id}
+    waited_s = max(0, turn.header.now_ms - command.history.seniority_ms) // 1000
+    last = "waits_for_flavour"
+    for index, flavour in enumerate(spec.flavours):
+        if waited_s < flavour.after_wait_s or turn.work <= 0:
+            continue
+        ours = max(0, account.available(flavour.accelerator))
+        needed = max(0, size - ours)
+        if needed > brought.get(flavour.accelerator, 0):
+            last = "quota_exceeded"
+            continue
+        turn.work -= 1
+        found = placement.place(cell, Need(b"", -1, flavour.accelerator, spec))
+        if isinstance(found, Blocked):
+            last = found.reason
+            continue
+        shape = cell.shape_of.get(_key(cell, command, at))
+        until_ms = turn.header.now_ms + 1000 * pool.own.rules.claim_s
+        fact = HandoffPrepared(
+            at,
+            id_,
+            shape.id if shape else cell.next_shape,
+            command.history.attempts + 1,
+            found.nodes,
+            index,
+            until_ms,
+            needed,
+            Why(TIERS.index(spec.tier), 0, *found[1:], index),
+        )
+        turn.emit(fact)
+        return ""
+    return last
+
+
+def withdraw_handoff(turn: Turn, command: WithdrawHandoff, at: int) -> None:
+    pool = turn.cell.pool
+    held = pool.prepared.get(pool.id_of(of_token(command.token)))
+    if held is None or (held.source, held.token, held.offered_ms) != (
+        command.region,
+        of_token(command.token),
+        command.offered_ms,
+    ):
+        raise Refused("stale_token", "token", "nothing is held for it")
+    turn.emit(HandoffLapsed(held.id, "withdrawn"))
+
+
+def expire_claims(turn: Turn) -> None:
+    held = turn.cell.pool.prepared
+    now_ms = turn.header.now_ms
+    for id_ in sorted(id_ for id_, passport in held.items() if passport.until_ms <= now_ms):
+        turn.emit(HandoffLapsed(id_, "expired"))
+
+
+def release_handoff(turn: Turn, command: ReleaseHandoff, at: int) -> None:
+    """The job is ours from here on; only a token that is not newer than the last is ignored."""
+    cell, pool = turn.cell, turn.cell.pool
+    token = of_token(command.token)
+    id_ = pool.id_of(token)
+    if token[3] <= pool.seen(id_):
+        raise Refused("stale_token", "token", "it was accepted before")
+    held = pool.prepared.get(id_)
+    if held is not None and held.offered_ms != command.offered_ms:
+        turn.emit(HandoffLapsed(id_, "offered_again"))
+    failed = "unknown_queue" if command.spec.queue not in cell.queues else ""
+    if not failed and id_ in cell.jobs and id_ not in pool.prepared:
+        failed = "job_exists"
+    shape = None if failed else cell.shape_of.get(_key(cell, command, at))
+    shape_id = -1 if failed else cell.next_shape if shape is None else shape.id
+    turn.emit(HandoffAccepted(at, id_, shape_id, failed))
+
+
+def confirm_handoff(turn: Turn, command: ConfirmHandoff, at: int) -> None:
+    kept = _unconfirmed(turn.cell, command)
+    if kept is None:
+        raise Refused("stale_token", "token", "nothing is to be confirmed")
+    turn.emit(HandoffConfirmed(at, kept))
+
+
+def _unconfirmed(cell: Cell, command: ConfirmHandoff) -> str | None:
+    """The job whose coming the peer may confirm."""
+    pool = cell.pool
+    id_ = pool.id_of(of_token(command.token))
+    kept = pool.passports.get(id_) or pool.tombstones.get(id_)
+    if kept is None or kept.source != command.region or kept.confirmed:
+        return None
+    return id_ if id_ not in pool.prepared else None
+
+
+# --- evolve ---------------------------------------------------------------------------------------
+
+
+def _key(cell: Cell, command: OfferHandoff | ReleaseHandoff, at: int) -> bytes:
+    """Key of the job's shape here, and everywhere."""
+    body = command.spec.model_dump(mode="json", exclude_defaults=True)
+    return shapes.split(canonical(body))[0]
+
+
+def apply_prepared(cell: Cell, fact: HandoffPrepared) -> None:
+    command = cell.command(fact.command, OfferHandoff)
+    pool = cell.pool
+    pool.heard(cell, command)
+    job = _enter(cell, fact.job, command, fact.command)
+    passport = Passport(job.id, of_token(command.token), command.region)
+    passport.offered_ms = command.offered_ms
+    passport.until_ms = fact.until_ms
+    pool.passports[job.id] = pool.prepared[job.id] = passport
+    cell.touch(passport)
+    job.run = Run(job, fact.attempt, fact.flavour, fact.nodes)
+    slots.occupy(cell, job.run, ())
+
+
+def _enter(cell: Cell, id_: str, command: OfferHandoff | ReleaseHandoff, at: int) -> Job:
+    key = _key(cell, command, at)
+    history = command.history
+    shape = cell.shape_of.get(key) or cell.add_shape(key)
+    seniority_ms = min(history.seniority_ms, cell.now_ms)  # the peer's clock may be ahead
+    job = Job(id_, cell.next_job, shape, seniority_ms, command.spec.runtime.estimate_s)
+    cell.next_job += 1
+    cell.jobs[id_] = job
+    shape.jobs += 1
+    _take_history(job, history)
+    cell.touch(job)
+    return job
+
+
+def _take_history(job: Job, history: History) -> None:
+    job.attempts = history.attempts
+    job.attained_slot_s = history.attained_slot_s
+    job.lost_slot_s = history.lost_slot_s
+    job.failures = history.failures
+    job.preemptions = history.preemptions
+
+
+def apply_declined(cell: Cell, fact: HandoffDeclined) -> None:
+    cell.pool.heard(cell, cell.command(fact.command, OfferHandoff))
+
+
+def apply_lapsed(cell: Cell, fact: HandoffLapsed) -> None:
+    pool = cell.pool
+    job = cell.jobs.pop(fact.job)
+    del pool.prepared[job.id]
+    cell.left(pool.passports.pop(job.id))
+    assert job.run is not None, "slots are held for it"
+    run, job.run = job.run, None
+    slots.vacate(cell, run)
+    cell.leave_shape(job.shape)
+    cell.left(job)
+
+
+def apply_accepted(cell: Cell, fact: HandoffAccepted) -> None:
+    command = cell.command(fact.command, ReleaseHandoff)
+    pool = cell.pool
+    pool.heard(cell, command)
+    for total in command.rights:
+        rights.merge(cell, command.region, total)
+    token = of_token(command.token)
+    if fact.failed:
+        pool.bury(cell, fact.job, token, "")
+        pool.tombstones[fact.job].source = command.region
+        pool.tombstones[fact.job].confirmed = False
+        return
+    passport = pool.prepared.pop(fact.job, None)
+    if passport is None:
+        _queue(cell, fact, command)
+        passport = pool.passports[fact.job] = Passport(fact.job, token, command.region)
+    else:
+        _claim(cell, fact)
+    tombstone = pool.tombstones.pop(fact.job, None)
+    if tombstone is not None:
+        cell.left(tombstone)
+    _own(cell, passport, token, command)
+
+
+def _queue(cell: Cell, fact: HandoffAccepted, command: ReleaseHandoff) -> None:
+    job = _enter(cell, fact.job, command, fact.command)
+    job.shape.queue.waiting += 1
+    cell.join_line(job)
+
+
+def _claim(cell: Cell, fact: HandoffAccepted) -> None:
+    """The slots that are held are the claim of its next attempt."""
+    job = cell.jobs[fact.job]
+    assert job.run is not None, "slots are held for it"
+    job.attempts = job.run.attempt
+    cell.claims[job.run] = None
+    cell.touch(job)
+
+
+def _own(cell: Cell, passport: Passport, token: TokenOf, command: ReleaseHandoff) -> None:
+    passport.home, passport.name, passport.term, passport.hop = token
+    passport.owners = [(o.region, o.left_ms) for o in command.owners]
+    passport.until_ms = 0
+    passport.confirmed = False
+    cell.touch(passport)
+
+
+def apply_confirmed(cell: Cell, fact: HandoffConfirmed) -> None:
+    command = cell.command(fact.command, ConfirmHandoff)
+    pool = cell.pool
+    pool.heard(cell, command)
+    kept = pool.passports.get(fact.job) or pool.tombstones[fact.job]
+    pool.confirmed(cell, kept)

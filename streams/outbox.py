@@ -1,0 +1,154 @@
+"""What a believed round says to the peers: nothing that is not in the ledger is ever said.
+
+A message's id is made of its content and the sender's epoch, so that whoever derives it, however
+often, gives it the same one: the receiver knows it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from domain import handoff
+from domain.cell import Cell
+from domain.commands import (
+    AcknowledgeHandoff,
+    AnswerHandoff,
+    ConfirmHandoff,
+    FromPeer,
+    OfferHandoff,
+    ReleaseHandoff,
+    RequestRights,
+    SendRights,
+    WithdrawHandoff,
+)
+from domain.facts import (
+    AnyFact,
+    HandoffAccepted,
+    HandoffCompleted,
+    HandoffDeclined,
+    HandoffOffered,
+    HandoffPrepared,
+    HandoffReleased,
+    HandoffWithdrawn,
+    RightsRequested,
+    RightsSent,
+)
+from domain.ledger import Round, canonical
+from domain.pool import Flight, as_token
+from domain.pool_specs import Amount
+
+_any: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+class Letter(Struct, frozen=True, gc=False):
+    """A command for a peer's inbox."""
+
+    to: str
+    type: str
+    id: str
+    body: bytes
+    """Canonical JSON, as in `Accepted.data`."""
+
+
+def letters(cell: Cell, round: Round) -> list[Letter]:
+    """What peers must hear of the round; `cell` is the state right after it."""
+    if cell.pool.region is None:
+        return []
+    found = []
+    for fact in round.facts:
+        letter = _letter(cell, round, fact)
+        if letter is not None:
+            found.append(letter)
+    return found
+
+
+def standing(cell: Cell) -> list[Letter]:
+    """What a peer must have heard in the end: jobs on their way, and those that came.
+
+    Said again from time to time, until it is answered: a peer may have lost its inbox.
+    """
+    pool = cell.pool
+    found = [_in_flight(flight) for _, flight in sorted(pool.flights.items())]
+    for kept in pool.unconfirmed():
+        region = pool.own
+        made = AcknowledgeHandoff(region=region.id, epoch=region.epoch, token=as_token(kept.token))
+        found.append(letter(cell, kept.source, made))
+    return found
+
+
+def letter(cell: Cell, to: str, command: FromPeer) -> Letter:
+    body = canonical(command.model_dump(mode="json", exclude_defaults=True))
+    return _sealed(to, type(command).__name__, body)
+
+
+def _sealed(to: str, type_: str, body: bytes) -> Letter:
+    epoch = _any.decode(body)["epoch"]
+    digest = hashlib.blake2b(type_.encode() + body, digest_size=16).hexdigest()
+    return Letter(to, type_, f"{epoch}.{digest}", body)
+
+
+def _in_flight(flight: Flight) -> Letter:
+    return _sealed(flight.to, ReleaseHandoff.__name__, flight.body)
+
+
+def _letter(cell: Cell, round: Round, fact: AnyFact) -> Letter | None:
+    """What the fact says, and to whom; None if it is no peer's business."""
+    pool = cell.pool
+    me: dict[str, Any] = {"region": pool.own.id, "epoch": pool.own.epoch}
+    match fact:
+        case HandoffOffered():
+            return letter(cell, fact.to, _offer(cell, fact, me))
+        case HandoffWithdrawn() if fact.reason != "declined":
+            token = as_token(fact.token)
+            gone = WithdrawHandoff(token=token, offered_ms=fact.offered_ms, **me)
+            return letter(cell, fact.to, gone)
+        case HandoffReleased():
+            return _in_flight(pool.flights[fact.job])
+        case HandoffCompleted():
+            heard = cell.command(fact.command, AcknowledgeHandoff)
+            return letter(cell, heard.region, ConfirmHandoff(token=heard.token, **me))
+        case HandoffPrepared() | HandoffDeclined():
+            return _answer(cell, fact, me)
+        case HandoffAccepted():
+            released = cell.command(fact.command, ReleaseHandoff)
+            return letter(cell, released.region, AcknowledgeHandoff(token=released.token, **me))
+        case RightsRequested():
+            amount = Amount(account=fact.account, accelerator=fact.accelerator, milli=fact.milli)
+            asked = RequestRights(amount=amount, asked_ms=round.header.now_ms, **me)
+            return letter(cell, fact.to, asked)
+        case RightsSent():
+            total = pool.rights[fact.account, fact.accelerator].sent[fact.to]
+            row = Amount(account=fact.account, accelerator=fact.accelerator, milli=total)
+            return letter(cell, fact.to, SendRights(total=row, **me))
+    return None
+
+
+def _offer(cell: Cell, fact: HandoffOffered, me: dict[str, Any]) -> OfferHandoff:
+    job = cell.jobs[fact.job]
+    return OfferHandoff(
+        token=as_token(cell.pool.token_of(job.id)),
+        offered_ms=cell.pool.offers[job.id].made_ms,
+        spec=handoff.spec_of(job),
+        history=handoff.history_of(job),
+        rights=handoff.rights_to_offer(cell, job),
+        **me,
+    )
+
+
+def _answer(cell: Cell, fact: HandoffPrepared | HandoffDeclined, me: dict[str, Any]) -> Letter:
+    asked = cell.command(fact.command, OfferHandoff)
+    about = {"token": asked.token, "offered_ms": asked.offered_ms, **me}
+    if isinstance(fact, HandoffDeclined):
+        retry_s = fact.retry_after_s
+        no = AnswerHandoff(prepared=False, reason=fact.reason, retry_after_s=retry_s, **about)
+        return letter(cell, asked.region, no)
+    rights: tuple[Amount, ...] = ()
+    if fact.rights_milli:
+        account = cell.queues[asked.spec.queue].account.id
+        accelerator = asked.spec.flavours[fact.flavour].accelerator
+        rights = (Amount(account=account, accelerator=accelerator, milli=fact.rights_milli),)
+    return letter(cell, asked.region, AnswerHandoff(prepared=True, rights=rights, **about))

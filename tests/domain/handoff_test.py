@@ -1,0 +1,194 @@
+"""The hand-off of a job between two regions, step by step, and what may go wrong with it."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+
+from domain import facts as f
+from domain.commands import CancelJob, DrainNode, ReportAttempt
+from domain.ledger import Accepted, Round
+from domain.pool_specs import HandoffRules
+from domain.specs import Dataset, Locality
+from tests.domain.given import job, of
+from tests.domain.pooled import Regional, pair
+
+
+def full(region: Regional) -> None:
+    """The one slot is taken."""
+    assert of(f.AttemptStarted, region.say(job("first")).facts)
+
+
+def offered() -> tuple[Regional, Regional]:
+    east, west = pair()
+    full(east)
+    assert of(f.HandoffOffered, east.say(job("j")).facts)
+    return east, west
+
+
+def released() -> tuple[Regional, Regional]:
+    east, west = offered()
+    west.hear(east.take("OfferHandoff"))
+    assert of(f.HandoffReleased, east.hear(west.take("AnswerHandoff")).facts)
+    return east, west
+
+
+def kinds(round: Round) -> list[str]:
+    return [type(fact).__name__ for fact in round.facts]
+
+
+def test_a_job_that_waits_goes_where_there_is_room() -> None:
+    east, west = offered()
+    assert "j" in east.cell.jobs, "an offer moves nothing"
+    assert kinds(west.hear(east.take("OfferHandoff"))) == ["HandoffPrepared"]
+    assert "HandoffReleased" in kinds(east.hear(west.take("AnswerHandoff"), after_s=1))
+    assert "j" not in east.cell.jobs
+    taken = west.hear(east.take("ReleaseHandoff"), after_s=1)
+    assert kinds(taken) == ["HandoffAccepted", "AttemptStarted"]
+    there = west.cell.jobs["j@east"]
+    assert there.seniority_ms == 1_000_000, "seniority travels"
+    assert kinds(east.hear(west.take("AcknowledgeHandoff"))) == ["HandoffCompleted"]
+    assert not east.cell.pool.flights
+    assert kinds(west.hear(east.take("ConfirmHandoff"))) == ["HandoffConfirmed"]
+    ended = west.say(ReportAttempt(job="j@east", attempt=1, state="finished"))
+    assert "JobFinished" in kinds(ended)
+    assert west.cell.pool.tombstones["j@east"].confirmed
+
+
+def test_it_may_start_at_home_until_it_is_released() -> None:
+    east, west = offered()
+    west.hear(east.take("OfferHandoff"))
+    started = east.say(ReportAttempt(job="first", attempt=1, state="finished"))
+    assert of(f.AttemptStarted, started.facts)[0].job == "j"
+    withdrawn = of(f.HandoffWithdrawn, east.hear(west.take("AnswerHandoff")).facts)
+    assert [w.reason for w in withdrawn] == ["not_waiting"]
+    assert kinds(west.hear(east.take("WithdrawHandoff"))) == ["HandoffLapsed"]
+    assert not west.cell.jobs
+    assert west.cell.nodes["west-0"].used == 0
+
+
+def test_what_waits_there_comes_first() -> None:
+    east, west = offered()
+    offer = east.take("OfferHandoff")
+    asked = Accepted(0, west.offset, offer.id, "east", offer.type, "east", 0, Raw(offer.body))
+    west.offset += 1
+    both = west.kept(west.decide([replace(asked, time_ms=west.now_ms), west.accept(job("local"))]))
+    assert [s.job for s in of(f.AttemptStarted, both.facts)] == ["local"]
+    assert [d.reason for d in of(f.HandoffDeclined, both.facts)] == ["no_capacity"]
+    reply = of(f.HandoffWithdrawn, east.hear(west.take("AnswerHandoff")).facts)
+    assert [(w.reason, w.detail) for w in reply] == [("declined", "no_capacity")]
+    assert not of(f.HandoffOffered, east.say().facts), "it lets the peer rest"
+
+
+def test_an_offer_without_an_answer_is_withdrawn_and_the_slots_are_freed() -> None:
+    east, west = offered()
+    west.hear(east.take("OfferHandoff"))
+    gone = of(f.HandoffWithdrawn, east.say(after_s=10).facts)
+    assert [w.reason for w in gone] == ["no_answer"]
+    assert kinds(west.say(after_s=30)) == ["HandoffLapsed"]
+    late = of(f.HandoffWithdrawn, east.hear(west.take("AnswerHandoff")).facts)
+    assert [w.reason for w in late] == ["not_offered"]
+
+
+def test_a_release_is_taken_even_if_the_slots_are_gone() -> None:
+    east, west = released()
+    west.say(after_s=30)
+    assert not west.cell.jobs
+    full(west)
+    assert kinds(west.hear(east.take("ReleaseHandoff")))[0] == "HandoffAccepted"
+    assert west.cell.jobs["j@east"].queued
+
+
+def test_a_release_that_comes_twice_makes_one_job() -> None:
+    east, west = released()
+    release = east.take("ReleaseHandoff")
+    west.hear(release)
+    assert west.hear(release).duplicates == [0]
+    refused = west.hear(release, id_="again").refusals
+    assert [r.code for r in refused] == ["stale_token"]
+    west.say(ReportAttempt(job="j@east", attempt=1, state="finished"))
+    assert [r.code for r in west.hear(release, id_="late").refusals] == ["stale_token"]
+
+
+def test_nothing_takes_a_released_job_back() -> None:
+    east, west = released()
+    assert east.refusal(CancelJob(job="j")) == "job_elsewhere"
+    assert east.refusal(job("j")) == "job_exists"
+    answer = west.cell
+    assert answer.pool.prepared
+    east.say(ReportAttempt(job="first", attempt=1, state="finished"), after_s=3600)
+    assert "j" not in east.cell.jobs
+    assert list(east.cell.pool.flights) == ["j"]
+
+
+def test_a_held_place_is_lost_with_its_node() -> None:
+    east, west = offered()
+    west.hear(east.take("OfferHandoff"))
+    assert kinds(west.say(DrainNode(node="west-0")))[:2] == ["NodeDraining", "HandoffLapsed"]
+    assert west.refusal(CancelJob(job="j@east")) == "unknown_job"
+
+
+def test_a_job_for_which_slots_are_held_is_not_here_yet() -> None:
+    east, west = offered()
+    west.hear(east.take("OfferHandoff"))
+    assert west.refusal(CancelJob(job="j@east")) == "unknown_job"
+    assert west.cell.pool.seen("j@east") == -1
+
+
+def test_only_who_speaks_for_a_region_is_heard() -> None:
+    east, west = offered()
+    offer = east.take("OfferHandoff")
+    assert [r.code for r in west.hear(offer, actor="mallory").refusals] == ["not_that_peer"]
+    stranger = Regional("north", ("west",))
+    assert [r.code for r in west.hear(stranger.advert("west")).refusals] == ["unknown_peer"]
+
+
+def test_a_former_ledger_of_a_region_is_not_heard_any_more() -> None:
+    east, west = offered()
+    offer = east.take("OfferHandoff")
+    reborn = Regional("east", ("west",), epoch=2)
+    west.hear(reborn.advert("west"))
+    assert [r.code for r in west.hear(offer).refusals] == ["stale_epoch"]
+
+
+def test_a_job_of_a_former_ledger_is_another_job() -> None:
+    east, west = released()
+    west.hear(east.take("ReleaseHandoff"))
+    reborn = Regional("east", ("west",), epoch=2)
+    reborn.hear(west.advert("east"))
+    assert west.cell.pool.id_of(reborn.cell.pool.token_of("j")) == "j@east@2"
+
+
+@pytest.mark.parametrize(
+    ("locality", "moves"),
+    [
+        (Locality(), True),
+        (Locality(max_hops=0), False),
+        (Locality(forbidden=("west",)), False),
+        (Locality(regions=("east",)), False),
+        (Locality(regions=("east", "west")), True),
+        (Locality(data=(Dataset(size_mib=1 << 30, regions=("east",)),)), False),
+        (Locality(data=(Dataset(size_mib=1 << 30, regions=("east", "west")),)), True),
+    ],
+)
+def test_where_a_job_may_go(locality: Locality, moves: bool) -> None:
+    east, _ = pair()
+    full(east)
+    offers = of(f.HandoffOffered, east.say(job("j", locality=locality)).facts)
+    assert bool(offers) == moves
+
+
+def test_a_hand_off_must_save_enough() -> None:
+    east, west = pair(rules=HandoffRules(min_benefit_s=60))
+    full(east)
+    assert not of(f.HandoffOffered, east.say(job("j")).facts)
+    assert not of(f.HandoffOffered, east.say(after_s=60).facts), "its inventory is stale"
+    late = of(f.HandoffOffered, east.hear(west.advert("east"), id_="new").facts)
+    assert late[0].why.benefit_s >= late[0].why.threshold_s == 60
+
+
+def test_old_inventory_is_not_believed() -> None:
+    east, _ = pair()
+    full(east)
+    assert not of(f.HandoffOffered, east.say(job("j"), after_s=301).facts)
