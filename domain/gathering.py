@@ -85,8 +85,9 @@ class Gathering:
         need, account = demand.needs[0], demand.account
         type_ = need.accelerator
         available = account.available(type_)
-        # Never more than its own nominal: what it may borrow is others' own, if they come.
-        own = account.subtree.get(type_, 0) - account.usage.get(type_, 0)
+        # Only what is its own, and only if that can be enough: what it may borrow is others' own.
+        nominal = account.subtree.get(type_, 0)
+        own = nominal - account.usage.get(type_, 0) if nominal >= demand.size else 0
         quota = max(0, min(demand.size, own, available))
         in_hand = demand.size if available >= demand.size else quota
         account.charge(type_, quota)

@@ -195,9 +195,10 @@ class PolicyParameters(Model):
     queue_delay_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 300, 3600, 86_400)
     """By tier: after this long a claim within nominal quota preempts at whatever cost; before, only
     if its victims lose less than the slot-seconds that it has waited."""
-    gathering: bool = True
-    """One blocked gang at a time of each accelerator type gathers free nodes until it starts."""
-    gather_after_s: tuple[Seconds, Seconds, Seconds, Seconds] = (600, 3600, 36_000, 86_400)
+    gathering: bool = False
+    """One blocked gang at a time of each accelerator type gathers free nodes until it starts: for
+    work that may not be preempted. All that is smaller waits longer for it."""
+    gather_after_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 300, 3600, 86_400)
     """By tier: a gang gathers once it has waited so long."""
     max_preemptions_per_round: Annotated[int, Field(ge=0, le=10_000)] = 64
     """No more claims are made in a round that has had so many victims."""

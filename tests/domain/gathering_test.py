@@ -24,7 +24,10 @@ def world(nodes: int = 4, queue: str = "skip", **policy: Any) -> Given:
         ),
         c.SetPolicy(
             parameters=specs.PolicyParameters(
-                preemption=False, gather_after_s=policy.pop("gather_after_s", AT_ONCE), **policy
+                preemption=False,
+                gathering=policy.pop("gathering", True),
+                gather_after_s=policy.pop("gather_after_s", AT_ONCE),
+                **policy,
             )
         ),
         *(job(f"filler-{i}", slots=8) for i in range(nodes)),
