@@ -84,7 +84,8 @@ class Agent:
         self._executions: dict[str, _Execution] = {}
         self._by_node: dict[str, set[str]] = {}
         self._cut_off: dict[str, list[_Execution]] = {}
-        """By dead node: what ran there when it died, as its disk remembers."""
+        """By dead node: what ran there when it died, as its disk remembers, and what it was told
+        to run since."""
         self._newest: dict[str, int] = {}
         self._urgent: list[tuple[int, int, Callable[[int], None]]] = []
         self._patient: list[tuple[int, int, Callable[[int], None]]] = []
@@ -154,14 +155,20 @@ class Agent:
     def _start(self, start: Start) -> None:
         if start.attempt <= self._newest.get(start.job, 0):
             return
-        mine = {placed[0] for placed in start.nodes if placed[0] in self._by_node}
-        if not mine:
+        names = {placed[0] for placed in start.nodes}
+        mine = {name for name in names if name in self._by_node}
+        dead = {name for name in names if name in self._cut_off}
+        if not mine and not dead:
             return
         self._see(start.job, start.attempt)
         older = self._executions.get(start.job)
         if older is not None:
             self._end(older)
-        whole = len(mine) == len({placed[0] for placed in start.nodes})
+        for name in dead:
+            self._cut_off[name].append(_Execution(start, (name,), 0, 0))
+        if not mine:
+            return
+        whole = len(mine) == len(names)
         nodes = () if whole else tuple(sorted(mine))
         restore_ms = 1000 * start.restore_s // self._speed
         execution = _Execution(start, nodes, self._saved_ms.get(start.job, 0), restore_ms)

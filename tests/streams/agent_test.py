@@ -195,6 +195,19 @@ def test_a_node_that_comes_back_tells_what_was_cut_off() -> None:
     assert [(at, c.node) for at, c in said if isinstance(c, RegisterNode)] == [(50, "n1")]
 
 
+def test_what_a_dead_node_is_told_to_run_fails_when_it_comes_back() -> None:
+    fleet = Fleet(lambda s: Work(100_000), outages=[Outage(10_000, 50_000, "n1")])
+    fleet.add_nodes([node("n1"), node("n2")], 0)
+    fleet.advance(20_000)
+    fleet.handle([start(at_s=20), start(job="gang", at_s=20, nodes=("n1", "n2"))], 20_000)
+    said = [c for c in fleet.advance(50_000) if isinstance(c, ReportAttempt)]
+    assert [(c.job, c.state, c.nodes) for c in said] == [
+        ("j", "failed", ("n1",)),
+        ("gang", "failed", ("n1",)),
+        ("gang", "running", ("n2",)),
+    ]
+
+
 def test_instructions_survive_their_bytes() -> None:
     for told in (
         start(saves=(0, 0, 3)),
