@@ -123,7 +123,7 @@ class Agent:
         """The node is dead: it says nothing, and what ran on it is gone up to its checkpoints."""
         self._nodes.pop(node, None)
         dead = [self._executions[job] for job in sorted(self._by_node.pop(node, ()))]
-        self._cut_off[node] = dead
+        self._cut_off.setdefault(node, []).extend(dead)
         for execution in dead:
             self._end(execution)
 

@@ -208,6 +208,15 @@ def test_what_a_dead_node_is_told_to_run_fails_when_it_comes_back() -> None:
     ]
 
 
+def test_a_node_that_dies_twice_forgets_nothing() -> None:
+    agent = agent_of("n1")
+    agent.handle(start(), 0)
+    agent.drop_node("n1")
+    agent.drop_node("n1")
+    agent.add_node(node("n1"), 10_000)
+    assert reports(run(agent, 1000)) == [(10, "failed", 1)]
+
+
 def test_instructions_survive_their_bytes() -> None:
     for told in (
         start(saves=(0, 0, 3)),
