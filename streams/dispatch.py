@@ -100,16 +100,22 @@ def instructions(cell: Cell, round: Round) -> list[Instruction]:
 def standing(told: Iterable[Instruction]) -> list[Instruction]:
     """Of all that was told, what still counts: each job's newest attempt, if it is not over."""
     stands: dict[str, list[Instruction]] = {}
+    over: dict[str, int] = {}
     for instruction in told:
-        before = stands.get(instruction.job)
-        if before is not None and before[0].attempt > instruction.attempt:
+        job, attempt = instruction.job, instruction.attempt
+        if attempt <= over.get(job, 0):
+            continue  # what is told again, or late, brings no attempt back
+        before = stands.get(job)
+        if isinstance(instruction, Kill):
+            over[job] = attempt
+        if before is not None and before[0].attempt > attempt:
             continue
         if isinstance(instruction, Stop) and before is not None:
             before.append(instruction)
         elif isinstance(instruction, Start) and not (before and before[0] == instruction):
-            stands[instruction.job] = [instruction]
+            stands[job] = [instruction]
         elif isinstance(instruction, Kill):
-            stands.pop(instruction.job, None)
+            stands.pop(job, None)
     return [instruction for job in stands.values() for instruction in job]
 
 
