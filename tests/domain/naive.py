@@ -66,10 +66,9 @@ class Naive:
     def follow(self, round: Round) -> None:
         self.check_outcomes(round)
         self.now_ms = round.header.now_ms
-        commands = [_parse(c.type, bytes(c.data)) for c in round.commands]
         preempted: dict[str, str] = {}
         for fact in round.facts:
-            command = commands[fact.command] if hasattr(fact, "command") else None
+            command = _named(fact, round)
             if isinstance(fact, f.PreemptionDecided):
                 for victim in fact.victims:
                     assert victim.job not in preempted, "nothing is preempted twice in a round"
@@ -423,6 +422,11 @@ class Naive:
         return max(0, kept - used) + above
 
 
-def _parse(type_: str, data: bytes) -> Command:
-    command: Command = COMMANDS[type_].model_validate_json(data)
+def _named(fact: f.AnyFact, round: Round) -> Command | None:
+    """The command that the fact names, if it names one."""
+    index = getattr(fact, "command", None)
+    if index is None:
+        return None
+    accepted = round.commands[index]
+    command: Command = COMMANDS[accepted.type].model_validate_json(bytes(accepted.data))
     return command
