@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any, Final
@@ -116,6 +116,37 @@ def run_planted(seeds: int, processes: int) -> dict[str, Any]:
     }
 
 
+def crash_each(seed: int, role: str, awaits: Sequence[int]) -> list[str]:
+    """What a kill of the role at each of these awaits violates."""
+    kept = schedule.without_faults(seed)
+    outcomes = ((n, schedule.run(seed, kept, (role, n))) for n in awaits)
+    return [f"{role} {n}: {o.violation}" for n, o in outcomes if o.violation is not None]
+
+
+def every_await(seed: int, processes: int) -> dict[str, Any]:
+    """A schedule without other faults, once for each await of each role: a kill comes there."""
+    begun = time.perf_counter()
+    steps = schedule.run(seed, schedule.without_faults(seed)).steps_of
+    violations: list[str] = []
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting = [
+            pool.submit(crash_each, seed, role, range(first, min(first + CHUNK, last + 1)))
+            for role, last in steps.items()
+            for first in range(1, last + 1, CHUNK)
+        ]
+        for done in as_completed(waiting):
+            violations += done.result()
+    for violation in violations:
+        print(violation, file=sys.stderr)
+    return {
+        "seed": seed,
+        "schedules": sum(steps.values()),
+        "awaits_by_role": dict(sorted(steps.items())),
+        "violations": len(violations),
+        "hours": round((time.perf_counter() - begun) / 3600, 3),
+    }
+
+
 def replay(text: str) -> dict[str, Any]:
     """A schedule as it was printed: a seed, and the points that are kept."""
     seed_text, _, points = text.partition(":")
@@ -133,9 +164,12 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--planted", action="store_true", help="find each planted bug")
     parser.add_argument("--replay", help="SEED or SEED:POINT,POINT,… as a failure prints it")
+    parser.add_argument("--every-await", type=int, metavar="SEED", help="kill at each await")
     args = parser.parse_args(argv)
     if args.replay is not None:
         return replay(args.replay)
+    if args.every_await is not None:
+        return every_await(args.every_await, args.processes)
     if args.planted:
         return run_planted(2000, args.processes)
     first, _, last = args.seeds.partition("..")

@@ -11,7 +11,7 @@ from domain.snapshots import DamagedSnapshot
 from projections import rows
 from projections.projector import Projector
 from streams.kafka import LETTER_HEADER
-from tests.simulation.disk import Disk, RowStore
+from tests.simulation.disk import Contents, Disk, RowStore, SqlStore
 from tests.simulation.loop import Violation
 
 if TYPE_CHECKING:
@@ -102,10 +102,23 @@ def check_read_model(world: World) -> None:
         made = projector.rows_of(round, world.chain.heads[n])
         for row in made:
             fresh.tables[row.table][row.key] = (row.round, row.values)
-    difference = same_rows(world.store.contents(), fresh.contents())
-    if difference is not None:
-        raise Violation(f"the read model differs: {difference}")
+    expected = fresh.contents()
+    for store in world.stores.values():
+        found = store.contents()
+        if isinstance(store, SqlStore):
+            expected, found = _plain(expected), _plain(found)
+        difference = same_rows(found, expected)
+        if difference is not None:
+            raise Violation(f"the read model differs: {difference}")
     check_rows_of_state(world.chain.cell, fresh)
+
+
+def _plain(contents: Contents) -> Contents:
+    """As JSON has it: no tuples."""
+    return {
+        name: {key: json.loads(json.dumps(values)) for key, values in table.items()}
+        for name, table in contents.items()
+    }
 
 
 def same_rows(found: dict[str, dict[Any, Any]], fresh: dict[str, dict[Any, Any]]) -> str | None:

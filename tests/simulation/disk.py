@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.ledger import Head
+from projections.sqlite_store import SqliteStore, _fields
 from projections.store import Applied, Fields
 from projections.tables import TABLES, Key, Row
 from streams.remembered import RememberedHead
@@ -83,6 +84,10 @@ class Remembered(RememberedHead):
         self.head = head
 
 
+Contents = dict[str, dict[Key, dict[str, Any]]]
+"""All rows that there are, by table and key."""
+
+
 class RowStore:
     """A store as Cassandra is one: no transactions, each row keeps the latest round's version."""
 
@@ -131,9 +136,9 @@ class RowStore:
         return sorted(self.done)
 
     async def reset(self, cell: str) -> None:
-        self.drop()
+        self.drop(cell)
 
-    def drop(self) -> None:
+    def drop(self, cell: str) -> None:
         for table in self.tables.values():
             table.clear()
         self.done.clear()
@@ -141,9 +146,42 @@ class RowStore:
     async def close(self) -> None:
         pass
 
-    def contents(self) -> dict[str, dict[Key, dict[str, Any]]]:
-        """All rows that there are."""
+    def shut(self) -> None:
+        pass
+
+    def contents(self) -> Contents:
         return {
             name: {key: values for key, (_, values) in table.items() if values is not None}
             for name, table in self.tables.items()
         }
+
+
+class SqlStore(SqliteStore):
+    """The real one; its file survives the processes."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__(Path(":memory:"))
+        self._disk = disk
+        self.on_applied: Callable[[Applied], None] = lambda applied: None
+
+    def write_now(self, cell: str, rows: Sequence[Row], applied: Applied) -> None:
+        self._disk.check()
+        super().write_now(cell, rows, applied)
+        self.on_applied(applied)
+
+    def drop(self, cell: str) -> None:
+        self._reset(cell)
+
+    def contents(self) -> Contents:
+        found: Contents = {}
+        for name, table in TABLES.items():
+            width = len(table.key)
+            statement = f"SELECT {', '.join(table.columns)} FROM {name}"
+            found[name] = {
+                row[:width]: dict(list(_fields(table, row).items())[width:])
+                for row in self._fetch(statement, ())
+            }
+        return found
+
+    def shut(self) -> None:
+        self._connection.close()

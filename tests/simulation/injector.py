@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from tests.simulation.broker import Mode
 from tests.simulation.cluster import CELL
+from tests.simulation.disk import Snapshots
 from tests.simulation.faults import Fault
 from tests.simulation.loop import Process
 
@@ -23,8 +24,8 @@ class Injector:
     def __init__(self, world: World) -> None:
         self._world = world
         self.happened: Counter[str] = Counter()
-        self._steps: Counter[str] = Counter()
-        """Of each role."""
+        self.steps: Counter[str] = Counter()
+        """Times that each role came to an await."""
         self._by_step: dict[tuple[str, int], Fault] = {}
         self._zombies: list[Process] = []
         world.broker.happened = self.happen
@@ -41,7 +42,7 @@ class Injector:
                     mode = cast(Mode, fault.how)
                     self._world.broker.modes[f"{fault.who}.{CELL}", fault.n] = mode
                 case "snapshot":
-                    for snapshots in (self._world.snapshots, self._world.projector_snapshots):
+                    for snapshots in self._all_snapshots():
                         snapshots.damage[fault.n] = fault.how
                         snapshots.happened = self.happen
                 case "gaps":
@@ -54,6 +55,9 @@ class Injector:
                 case _:
                     self._world.loop.outside_at(fault.at_s, self._strike, fault)
 
+    def _all_snapshots(self) -> list[Snapshots]:
+        return [self._world.snapshots, *self._world.projector_snapshots.values()]
+
     def _names(self, role: str) -> list[str]:
         return [n for n in self._world.processes if n.partition("-")[0] == role]
 
@@ -65,7 +69,7 @@ class Injector:
             case "broker":
                 self._world.broker.crash(fault.for_s)
             case "hide":
-                for snapshots in (self._world.snapshots, self._world.projector_snapshots):
+                for snapshots in self._all_snapshots():
                     snapshots.hidden.update(k[0] for k in snapshots.kept[-fault.n :])
             case "standby":
                 self._world.start("standby", self._world.decide)
@@ -102,10 +106,11 @@ class Injector:
 
     def _drop_read_model(self) -> None:
         """All tables are dropped: they are projected anew."""
-        self._world.kill("projector")
-        self._world.store.drop()
-        self._world.applied = 0
-        self._world.start("projector", self._world.project)
+        for name, store in self._world.stores.items():
+            self._world.kill(name)
+            store.drop(CELL)
+            self._world.applied[name] = 0
+            self._world.start(name, self._world.project)
 
     def _stranger(self, how: str) -> None:
         """Somebody writes into the ledger what must not be believed."""
@@ -123,7 +128,7 @@ class Injector:
     def after_step(self, process: Process) -> None:
         """The process has come to an await."""
         role = process.role
-        step = self._steps[role] = self._steps[role] + 1
+        step = self.steps[role] = self.steps[role] + 1
         if (role, step) in self._by_step and not self._world.healed:
             self._interrupt(process, self._by_step[role, step])
 

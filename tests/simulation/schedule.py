@@ -28,6 +28,8 @@ class Outcome:
     head: str
     """Hash of the last believed record: equal runs have equal ones."""
     kept: list[int] = field(default_factory=list)
+    steps_of: Counter[str] = field(default_factory=Counter)
+    """Awaits by role."""
 
 
 def points(seed: int) -> list[Fault]:
@@ -53,12 +55,17 @@ def describe(seed: int, point: Fault) -> str:
     return f"command of client {item.client} at {item.at_s:.1f} s{times}: {name} {what}"
 
 
-def run(seed: int, kept: list[int] | None = None) -> Outcome:
-    """The schedule of a seed; `kept` are indexes of `points`, None keeps all."""
+def run(seed: int, kept: list[int] | None = None, crash: tuple[str, int] | None = None) -> Outcome:
+    """The schedule of a seed; `kept` are indexes of `points`, None keeps all.
+
+    `crash`: the role is killed at that await, too.
+    """
     every = points(seed)
     keep = range(len(every)) if kept is None else kept
     chosen = [every[i] for i in sorted(keep)]
     planned = [f for f in chosen if f.kind != "command"]
+    if crash is not None:
+        planned.append(Fault("crash", crash[0], n=crash[1], for_s=1.0))
     work = workload.generate(seed, sum(f.kind == "poison" for f in every))
     poisons = sum(f.kind == "poison" for f in planned)
     items = [work.items[f.n] for f in chosen if f.kind == "command"]
@@ -74,6 +81,7 @@ def run(seed: int, kept: list[int] | None = None) -> Outcome:
         except Exception as error:
             violation = Violation(f"{type(error).__name__}: {error}")
             violation.__cause__ = error
+        world.close()
     return Outcome(
         violation,
         world.injector.happened,
@@ -83,7 +91,13 @@ def run(seed: int, kept: list[int] | None = None) -> Outcome:
         world.loop.time(),
         world.chain.head.hash,
         sorted(keep),
+        world.injector.steps,
     )
+
+
+def without_faults(seed: int) -> list[int]:
+    """The points of a seed that are commands."""
+    return [i for i, f in enumerate(points(seed)) if f.kind == "command"]
 
 
 def _with_poisons(items: list[workload.Item], poisons: int) -> list[workload.Item]:

@@ -11,6 +11,7 @@ import gc
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from domain.cell import Cell
 from domain.commands import Command, CordonNode
 from domain.ledger import Head, Round
 from projections.projector import Projector
+from projections.store import Applied
 from streams import dispatcher, kafka_fleet, kafka_intake
 from streams.decider import Decider, Settings
 from streams.dispatch import Kill, decode
@@ -34,7 +36,7 @@ from tests.simulation.broker import Broker, Record
 from tests.simulation.client import Client
 from tests.simulation.clients import Clients
 from tests.simulation.cluster import BUS, CELL, TOPICS
-from tests.simulation.disk import Disk, Remembered, RowStore, Snapshots
+from tests.simulation.disk import Disk, Remembered, RowStore, Snapshots, SqlStore
 from tests.simulation.faults import Fault
 from tests.simulation.injector import Injector
 from tests.simulation.invariants import Chain, Fence
@@ -75,17 +77,22 @@ class World:
         self.clocks: dict[str, Clock] = {}
         self.disks: dict[str, Disk] = {}
         self.snapshots = Snapshots(self.disk("decider"))
-        self.projector_snapshots = Snapshots(self.disk("projector"))
         self.remembered = {n: Remembered(self.disk(n)) for n in ("decider", "standby")}
-        self.store = RowStore(self.disk("projector"), random.getrandbits(64))
-        self.store.on_applied = self._on_applied
+        self.stores: dict[str, RowStore | SqlStore] = {
+            "projector": RowStore(self.disk("projector"), random.getrandbits(64))
+        }
+        if seed % 4 == 0:
+            self.stores["projector-1"] = SqlStore(self.disk("projector-1"))
+        for name, store in self.stores.items():
+            store.on_applied = partial(self._on_applied, name)
+        self.projector_snapshots = {name: Snapshots(self.disk(name)) for name in self.stores}
         self.settings = _settings(random)
         self.quarantined: set[Place] = set()
         self.processes: dict[str, Process] = {}
         self.starts: Counter[str] = Counter()
         self.cells: dict[Process, Callable[[], Cell | None]] = {}
         self._checked: dict[Process, Head] = {}
-        self.applied = 0
+        self.applied = dict.fromkeys(self.stores, 0)
         self._goal: dict[TopicPartition, int] = {}
         self.killed: dict[str, int] = {}
         """By job: the newest attempt that the dispatch topic says is over."""
@@ -107,7 +114,7 @@ class World:
             "decider": self.decide,
             "intake": self._take_in,
             "dispatch": self.dispatch,
-            "projector": self.project,
+            **dict.fromkeys(self.stores, self.project),
         }
         if self.seed % 3 == 0:
             roles["intake-1"] = self._take_in
@@ -146,7 +153,9 @@ class World:
             await dispatcher.dispatch(CELL, log, told, self.snapshots, self.key)
 
     async def project(self, process: Process) -> None:
-        projector = Projector(CELL, self.store, self.key, self.projector_snapshots)
+        projector = Projector(
+            CELL, self.stores[process.name], self.key, self.projector_snapshots[process.name]
+        )
         projection = Projection(projector)
         self.cells[process] = lambda: projector.cell
 
@@ -285,11 +294,11 @@ class World:
             round = int(dict(headers)[ROUND_HEADER])
             self.guard(self.chain.check_told, round, decode(value))
 
-    def _on_applied(self, applied: Any) -> None:
-        if applied.round < self.applied:
-            text = f"the read model goes back from round {self.applied} to {applied.round}"
+    def _on_applied(self, name: str, applied: Applied) -> None:
+        before, self.applied[name] = self.applied[name], applied.round
+        if applied.round < before:
+            text = f"the read model goes back from round {before} to {applied.round}"
             self.violate(Violation(text))
-        self.applied = applied.round
         self.guard(self.chain.check_head, "the read model", Head(applied.round, applied.hash))
 
     # --- the schedule -----------------------------------------------------------------------------
@@ -307,6 +316,10 @@ class World:
                 self._drain()
         finally:
             gc.enable()
+
+    def close(self) -> None:
+        for store in self.stores.values():
+            store.shut()
 
     def _go_to(self, until: float) -> None:
         self.loop.run_until(until)
@@ -346,7 +359,8 @@ class World:
             state = cell() if process.alive else None
             if process.alive and (state is None or state.head != self.chain.head):
                 return process.name
-        return None if self.applied == self.chain.head.round else "the read model"
+        late = [name for name, round in self.applied.items() if round != self.chain.head.round]
+        return f"the read model of {late[0]}" if late else None
 
     def _bring_back(self) -> None:
         """The operator wants all nodes: uncordoned once they are drained, and those registered
