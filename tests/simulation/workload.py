@@ -13,6 +13,7 @@ from tests.simulation.loop import START_MS
 
 TYPES: Final = ("gpu", "npu")
 SLOTS: Final = 4
+GPU: Final = (s.Flavour(accelerator="gpu"),)
 POISON: Final = "poison"
 """A job with this label trips an assertion inside decide."""
 POISON_MARK: Final = b'"poison":"yes"'
@@ -128,6 +129,9 @@ def _policy(random: Random) -> c.SetPolicy:
             queue_delay_s=(0, 0, 0, 0) if eager else (0, 5, 20, 40),
             requeue_backoff_s=random.choice((1, 5)),
             order=random.choice(("seniority", "seniority", "least_attained", "least_remaining")),
+            yield_ratio_milli=random.choice((0, 0, 2000)),
+            gathering=random.random() < 0.4,
+            gather_after_s=(0, 0, 0, 0) if eager else (0, 5, 20, 40),
             duplicate_window_s=random.choice((7 * 86_400, 7 * 86_400, 3600)),
         )
     )
@@ -165,21 +169,27 @@ def _fill(random: Random, item: Item, made: Workload, number: int) -> None:
         leaf = random.choice(LEAVES)
         orders = random.choice(((), ("strict",)))
         item.command = _leaf(leaf, _quotas(random), orders, random.choice((500, 2000)))
-    elif chance < 0.88:
+    elif chance < 0.87:
         item.client, item.command = 0, _policy(random)
-    elif chance < 0.92:
-        item.client, item.command = 0, _reservation(random, number)
-    elif chance < 0.96:
+    elif chance < 0.91:
+        item.client, item.command = 0, _reservation(random)
+    elif chance < 0.95:
+        item.command = _job(random, f"j{number}", made)
+        if not any(g.share_milli < 1000 for g in item.command.groups):
+            reservation = f"r{random.randrange(2)}"
+            update = {"queue": "team-a-q", "reservation": reservation, "flavours": GPU}
+            item.command = item.command.model_copy(update=update)
+    elif chance < 0.975:
         item.raw = random.choice((b"", b"{", b'{"specversion":"1.0"}', b"\xff\xfe", b"[1.5]"))
     else:
         item.command = c.DrainNode(node=node)
         item.forbidden = True
 
 
-def _reservation(random: Random, number: int) -> c.RequestReservation:
+def _reservation(random: Random) -> c.RequestReservation:
     start_ms = START_MS + random.randrange(0, 40_000)
     return c.RequestReservation(
-        reservation=f"r{number}",
+        reservation=f"r{random.randrange(2)}",
         account="team-a",
         accelerator="gpu",
         count=1,

@@ -18,7 +18,7 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 
 from domain.cell import Cell
-from domain.commands import Command, CordonNode
+from domain.commands import CancelJob, Command, CordonNode
 from domain.ledger import Head, Round
 from projections.projector import Projector
 from projections.store import Applied
@@ -364,12 +364,19 @@ class World:
 
     def _bring_back(self) -> None:
         """The operator wants all nodes: uncordoned once they are drained, and those registered
-        again that were removed, for which their fleets start anew."""
-        nodes = self.chain.cell.nodes
-        cordoned = [n.id for n in nodes.values() if n.cordoned]
-        if cordoned and not self.clients[0].waiting:
-            back: list[Command] = [CordonNode(node=id_, cordoned=False) for id_ in cordoned]
-            self.clients[0].order(back, self.loop.time())
+        again that were removed, for which their fleets start anew. Nobody waits for a reservation
+        that is over."""
+        cell = self.chain.cell
+        nodes = cell.nodes
+        orders: list[Command] = [
+            CordonNode(node=n.id, cordoned=False) for n in nodes.values() if n.cordoned
+        ]
+        for job in cell.jobs.values():
+            name = job.shape.spec.reservation
+            if name is not None and name not in cell.reservations:
+                orders.append(CancelJob(job=job.id))
+        if orders and not self.clients[0].waiting:
+            self.clients[0].order(orders, self.loop.time())
         for n, indexes in enumerate(self.work.fleets):
             if any(self.work.nodes[i].node not in nodes for i in indexes):
                 self.kill(f"fleet-{n}")
