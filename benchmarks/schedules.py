@@ -90,12 +90,12 @@ def run_all(first: int, end: int, processes: int) -> dict[str, Any]:
 
 
 def find(name: str, seeds: int) -> tuple[str, int | None, str]:
-    """(bug, first seed that finds it, what was violated)"""
-    with planted.BUGS[name]():
-        for seed in range(seeds):
+    """(bug, first seed that fails with it and not without it, what was violated)"""
+    for seed in range(seeds):
+        with planted.BUGS[name]():
             violation = schedule.run(seed).violation
-            if violation is not None:
-                return name, seed, str(violation)
+        if violation is not None and schedule.run(seed).violation is None:
+            return name, seed, str(violation)
     return name, None, ""
 
 

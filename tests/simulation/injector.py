@@ -145,9 +145,10 @@ class Injector:
         world.loop.pause(process)
         world.broker.silent(process)
         world.loop.outside_at(until, world.loop.resume, process)
-        if fault.kind == "zombie" and role is not None:
+        current = world.processes.get(process.name) is process
+        if fault.kind == "zombie" and role is not None and current:
             self._zombies.append(process)
-            world.processes.pop(process.name, None)
+            del world.processes[process.name]
             world.start(process.name, role)
             world.loop.outside_at(until + ZOMBIE_S, world.end, process)
 
