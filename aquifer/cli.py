@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from aquifer import api, audit, checkpoints, letters, operate, read, run, serve, simulate, submit
+from aquifer import (
+    api,
+    audit,
+    checkpoints,
+    letters,
+    operate,
+    policy,
+    read,
+    run,
+    serve,
+    simulate,
+    submit,
+)
 
 app = typer.Typer(
     name="aquifer",
@@ -28,5 +40,6 @@ app.command()(serve.generate)
 for proof in checkpoints.COMMANDS:
     audit.app.command()(proof)
 app.add_typer(audit.app, name="audit")
+app.add_typer(policy.app, name="policy")
 app.add_typer(letters.app, name="dead-letters")
 app.add_typer(operate.quarantine_app, name="quarantine")

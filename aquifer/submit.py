@@ -34,6 +34,12 @@ def submit(
     tier: Annotated[str, typer.Option(help="reserved, premium, standard or basic.")] = "standard",
     priority: Annotated[int, typer.Option(help="0 to 1000 within tier and queue.")] = 0,
     estimate_s: Annotated[int | None, typer.Option(help="Estimated time that it runs.")] = None,
+    finish_in_s: Annotated[
+        int | None, typer.Option(help="Deadline: it should be finished within this time.")
+    ] = None,
+    hard: Annotated[
+        bool, typer.Option("--hard", help="Fail it when the deadline cannot be met.")
+    ] = False,
     reservation: Annotated[str | None, typer.Option(help="A reservation that it uses.")] = None,
     url: Url = None,
     as_json: JsonFlag = False,
@@ -49,8 +55,20 @@ def submit(
         "flavours": [{"accelerator": a} for a in accelerator],
         "runtime": {} if estimate_s is None else {"estimate_s": estimate_s},
         "reservation": reservation,
+        "deadline": _deadline(finish_in_s, hard),
     }
     _send([parse_command(body)], url, as_json)
+
+
+def _deadline(finish_in_s: int | None, hard: bool) -> dict[str, Any] | None:
+    if finish_in_s is None:
+        if hard:
+            fail("--hard: give --finish-in-s, too", USAGE)
+        return None
+    from aquifer.clocks import SystemClock
+
+    by_ms = SystemClock().now_ms() + 1000 * finish_in_s
+    return {"finish_by_ms": by_ms, "hardness": "hard" if hard else "soft"}
 
 
 def cancel(

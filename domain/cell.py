@@ -302,6 +302,7 @@ class Cell:
     def join_line(self, job: Job) -> None:
         job.rank = ordering.rank(self, job)
         job.shape.join(job)
+        self.timers.deadline(job)
 
     def reorder(self) -> None:
         """The policy's order may have changed: form all lines anew."""

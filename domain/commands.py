@@ -21,6 +21,7 @@ from domain.pool_specs import (
 )
 from domain.specs import (
     LEVELS,
+    Deadline,
     FabricPath,
     Flavour,
     JobId,
@@ -65,6 +66,7 @@ class SubmitJob(Model):
     """Attempts that failed by themselves are retried this often; a preemption does not count."""
     reservation: Name | None = None
     locality: Locality = Locality()
+    deadline: Deadline | None = None
     labels: Annotated[dict[Label, Text], Field(max_length=32)] = {}
 
     @model_validator(mode="after")
@@ -92,6 +94,7 @@ class AmendJob(Model):
     priority: Annotated[int, Field(ge=0, le=1000)] | None = None
     tier: Tier | None = None
     estimate_s: Seconds | None = None
+    deadline: Deadline | None = None
 
 
 class PreemptJob(Model):

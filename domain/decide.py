@@ -12,6 +12,7 @@ from domain import (
     accounts,
     attempts,
     commands,
+    deadlines,
     handoff,
     jobs,
     ledger,
@@ -88,6 +89,7 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
     takeover.expire_claims(turn)
     reservations.keep(turn)
     attempts.start_ready_claims(turn)
+    deadlines.keep(turn)
     scheduling = Scheduling(turn)
     scheduling.run()
     takeover.answer_offers(turn)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from domain import (
     accounts,
     attempts,
+    deadlines,
     facts,
     handoff,
     jobs,
@@ -40,6 +41,8 @@ def _nothing(cell: Cell, fact: object) -> None:
 APPLY: Final[dict[type, Callable[[Cell, Any], None]]] = {
     facts.JobAdmitted: jobs.apply_admitted,
     facts.JobAmended: jobs.apply_amended,
+    facts.DeadlineInfeasible: deadlines.apply_late,
+    facts.DeadlineAtRisk: deadlines.apply_late,
     facts.JobRequeued: jobs.apply_requeued,
     facts.JobClaimed: attempts.apply_claimed,
     facts.AttemptStarted: attempts.apply_started,

@@ -56,6 +56,20 @@ class JobAmended(Fact, frozen=True, tag="JobAmended"):
     shape: int
 
 
+class DeadlineInfeasible(Fact, frozen=True, tag="DeadlineInfeasible"):
+    """Even if it started at its admission, the job would finish only then: after its deadline."""
+
+    job: str
+    earliest_finish_ms: int
+
+
+class DeadlineAtRisk(Fact, frozen=True, tag="DeadlineAtRisk"):
+    """The job's latest start has passed while it waits."""
+
+    job: str
+    earliest_finish_ms: int
+
+
 class JobRequeued(Fact, frozen=True, tag="JobRequeued"):
     """The job waits again, with the seniority that it had."""
 
@@ -379,6 +393,8 @@ class RightsReceived(Fact, frozen=True, tag="RightsReceived"):
 AnyFact = (
     JobAdmitted
     | JobAmended
+    | DeadlineInfeasible
+    | DeadlineAtRisk
     | JobRequeued
     | JobClaimed
     | AttemptStarted

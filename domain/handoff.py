@@ -199,6 +199,9 @@ def spec_of(job: Job) -> SubmitJob:
     body = {**msgspec.json.decode(job.shape.key), "job": job.id.partition("@")[0]}
     if job.estimate_s is not None:
         body["runtime"] = {**body.get("runtime", {}), "estimate_s": job.estimate_s}
+    if job.deadline_ms:
+        hardness = "hard" if job.hard else "soft"
+        body["deadline"] = {"finish_by_ms": job.deadline_ms, "hardness": hardness}
     return SubmitJob.model_validate_json(msgspec.json.encode(body))
 
 

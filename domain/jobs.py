@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import shapes
+from domain import deadlines, shapes
 from domain.commands import AmendJob, CancelJob, PreemptJob
 from domain.facts import (
     AttemptStopping,
+    DeadlineInfeasible,
     JobAdmitted,
     JobAmended,
     JobCancelled,
@@ -36,9 +37,12 @@ class Job:
         "attained_slot_s",
         "attempts",
         "booked",
+        "deadline_ms",
         "estimate_s",
         "failures",
+        "hard",
         "id",
+        "late",
         "lost_slot_s",
         "mark",
         "not_before_ms",
@@ -63,6 +67,11 @@ class Job:
         self.seniority_ms = seniority_ms
         """When it was admitted; kept through preemptions and failures."""
         self.estimate_s = estimate_s
+        self.deadline_ms = 0
+        """0: it has none."""
+        self.hard = False
+        self.late = False
+        """It cannot be in time any more, as far as its estimate tells."""
         self.attempts = 0
         self.attained_slot_s = 0
         """Slot-seconds that its attempts have had, and among them those that were lost."""
@@ -92,6 +101,7 @@ class Job:
             self.shape.id,
             self.seniority_ms,
             self.estimate_s,
+            (self.deadline_ms, self.hard, self.late) if self.deadline_ms else None,
             self.attempts,
             self.attained_slot_s,
             self.lost_slot_s,
@@ -108,7 +118,7 @@ class Job:
 
 def submit_job(turn: Turn, accepted: Accepted, at: int) -> None:
     cell = turn.cell
-    key, own, _ = shapes.split(accepted.data)
+    key, own, estimate = shapes.split(accepted.data)
     job = own["job"]
     if job in cell.jobs or cell.memory.knows_name(job) or job in cell.pool.tombstones:
         raise Refused("job_exists", "job", f"a job named {job!r} was submitted before")
@@ -120,7 +130,10 @@ def submit_job(turn: Turn, accepted: Accepted, at: int) -> None:
         cell.check_shape(key, accepted)
     else:
         shape_id = shape.id
+    late_ms = deadlines.check(turn, own, estimate)
     turn.emit(JobAdmitted(at, shape_id))
+    if late_ms is not None:
+        turn.emit(DeadlineInfeasible(job, late_ms))
 
 
 def cancel_job(turn: Turn, command: CancelJob, at: int) -> None:
@@ -174,6 +187,7 @@ def apply_admitted(cell: Cell, fact: JobAdmitted) -> None:
     key, own, estimate = shapes.split(cell.accepted(fact.command).data)
     shape = cell.shape_of.get(key) or cell.add_shape(key)
     job = Job(own["job"], cell.next_job, shape, cell.now_ms, estimate)
+    deadlines.set_deadline(job, deadlines.of(own))
     cell.next_job += 1
     cell.jobs[job.id] = job
     shape.jobs += 1
@@ -188,6 +202,9 @@ def apply_amended(cell: Cell, fact: JobAmended) -> None:
     key = shapes.amended(job.shape.key, command.tier, command.priority)
     if command.estimate_s is not None:
         job.estimate_s = command.estimate_s
+    if command.deadline is not None:
+        deadlines.set_deadline(job, command.deadline)
+    job.late = False
     old, queued = job.shape, job.queued
     if queued:
         old.leave(job)

@@ -7,6 +7,9 @@ least_attained   log2 of the slot-seconds that the job has had: what needs littl
                  take turns at doubling times, and each ends.
 least_remaining  the slot-seconds that the job's estimate says are left (shortest remaining
                  service); jobs without an estimate come last.
+earliest_deadline  the deadline (EDF; Liu and Layland, JACM 1973). Jobs without one come later, and
+                 so do jobs that cannot be in time any more: else, under overload, each would make
+                 the next one late, too.
 
 Seniority decides between equal ranks.
 """
@@ -29,17 +32,46 @@ def rank(cell: Cell, job: Job) -> int:
         return 0
     if order == "least_attained":
         return job.attained_slot_s.bit_length()
+    if order == "earliest_deadline":
+        return UNKNOWN if job.late or not job.deadline_ms else job.deadline_ms
     return remaining_slot_s(job, job.attained_slot_s)
 
 
 def service(cell: Cell, job: Job, now_ms: int) -> int:
-    """What the order compares, in slot-seconds, as it is now: the larger has to yield."""
+    """What jobs are compared by when one may have to yield, as it is now: the larger yields.
+
+    Slot-seconds; with earliest_deadline the slack in ms, since what has slack can wait.
+    """
+    if cell.policy.order == "earliest_deadline":
+        return slack_ms(job, now_ms)
     attained = job.attained_slot_s
     if job.run is not None:
         attained += job.run.held_slot_s(now_ms)
     if cell.policy.order == "least_attained":
         return attained
     return remaining_slot_s(job, attained)
+
+
+def slack_ms(job: Job, now_ms: int) -> int:
+    """Time that the job could lose and still be in time; UNKNOWN: it has nothing to lose."""
+    slack = latest_start_ms(job, now_ms) - now_ms
+    return UNKNOWN if job.late or not job.deadline_ms or slack < 0 else slack
+
+
+def latest_start_ms(job: Job, now_ms: int = 0) -> int:
+    """Its deadline less the time that it still needs by its estimate, if it has one.
+
+    Each restart costs the time to restore. `now_ms` counts for a job that runs.
+    """
+    if job.estimate_s is None:
+        return job.deadline_ms
+    restarts, slots, run = job.attempts, job.shape.slots, job.run
+    done_ms = 1000 * (job.attained_slot_s - job.lost_slot_s) // slots if slots else 0
+    if run is not None:
+        done_ms += now_ms - (run.started_ms or now_ms)
+        restarts -= 1
+    needs_ms = 1000 * (job.estimate_s + restarts * job.shape.spec.runtime.restore_s)
+    return job.deadline_ms - max(0, needs_ms - done_ms)
 
 
 def remaining_slot_s(job: Job, attained_slot_s: int) -> int:

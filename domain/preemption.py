@@ -46,6 +46,7 @@ class Victims:
         self.cell = turn.cell
         self._old: dict[tuple[str, int], list[Run]] = {}
         self._borrowed: dict[str, list[Run]] = {}
+        self._services: dict[tuple[Account, str, int], list[tuple[int, Run]]] = {}
         self._lower: dict[tuple[str, int], Eligible] = {}
 
     def _old_enough(self, accelerator: str, tier: int) -> list[Run]:
@@ -111,21 +112,41 @@ class Victims:
 
     def _yielding(self, shape: Shape, job: Job, accelerator: str) -> Eligible:
         """Attempts of the same account and tier that come after the job by the policy's factor."""
-        now, ratio = self.turn.header.now_ms, self.cell.policy.yield_ratio_milli
-        least = max(1, ordering.service(self.cell, job, now)) * ratio
+        policy, now = self.cell.policy, self.turn.header.now_ms
+        own, ratio = max(1, ordering.service(self.cell, job, now)), policy.yield_ratio_milli
+        least = -(-own * ratio // 1000)
         found: dict[Run, int] = {}
-        for run in self._old_enough(accelerator, shape.tier):
+        if own >= ordering.UNKNOWN:  # whoever comes last has no claim on others
+            return Eligible(found)
+        for service, run in self._by_service(shape.queue.account, accelerator, shape.tier):
             other = run.job.shape
-            same = other.queue.account is shape.queue.account
-            if not same or other.priority > shape.priority or run.stop_by_ms:
+            if other.priority > shape.priority or run.stop_by_ms:
                 continue
-            lacks = -(-least // 1000) - ordering.service(self.cell, run.job, now)
-            if lacks <= 0:
+            if service >= least:
                 found[run] = cost_of(run, now)
-            elif self.cell.policy.order == "least_attained" and other.slots:
-                slot_s = run.held_slot_s(now) + lacks  # it has had enough when it has held these
+            elif policy.order == "earliest_deadline":  # the job's slack falls to its part of this
+                self.cell.wake(now + own - service * 1000 // ratio)
+                break
+            elif policy.order == "least_attained" and other.slots:
+                # it has had enough when it has held these
+                slot_s = run.held_slot_s(now) + least - service
                 self.cell.wake(run.started_ms - (-1000 * slot_s // other.slots))
         return Eligible(found)
+
+    def _by_service(self, account: Account, accelerator: str, tier: int) -> list[tuple[int, Run]]:
+        """Attempts of an account that are old enough; those that come last in the order first."""
+        key = (account, accelerator, tier)
+        found = self._services.get(key)
+        if found is None:
+            now = self.turn.header.now_ms
+            runs = [
+                (-ordering.service(self.cell, r.job, now), r.job.number, r)
+                for r in self._old_enough(accelerator, tier)
+                if r.job.shape.queue.account is account
+            ]
+            runs.sort(key=lambda r: r[:2])
+            found = self._services[key] = [(-minus, run) for minus, _, run in runs]
+        return found
 
     def lower(self, tier: int, accelerator: str) -> Eligible:
         """Weaker tiers, and borrowers. Some may have been told to stop since, in this round."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.jobs import Job
 
-NOT_OF_SHAPE: Final = ("job", "labels")
+NOT_OF_SHAPE: Final = ("job", "labels", "deadline")
 """Fields of SubmitJob that tell jobs apart and that no placement may read."""
 
 Entry = tuple[int, int, int, "Job"]
@@ -178,7 +178,7 @@ class Shape:
         self.id = id_
         self.key = key
         self.spec = spec
-        """A SubmitJob of the shape; its job, labels and estimate mean nothing."""
+        """A SubmitJob of the shape; its job, labels, estimate and deadline mean nothing."""
         self.queue = queue
         self.tier = TIERS.index(spec.tier)
         self.priority = spec.priority

@@ -176,8 +176,10 @@ def _load_reservation(cell: Cell, state: list[Any]) -> None:
 
 def _load_jobs(cell: Cell, states: list[Any]) -> None:
     waiting = []
-    for id_, number, shape, seniority, estimate, *counts, rest, run in states:
+    for id_, number, shape, seniority, estimate, deadline, *counts, rest, run in states:
         job = Job(id_, number, cell.shapes[shape], seniority, estimate)
+        if deadline is not None:
+            job.deadline_ms, job.hard, job.late = deadline
         job.attempts, job.attained_slot_s, job.lost_slot_s, *counts = counts
         job.failures, job.preemptions, job.resumes = counts
         job.not_before_ms = rest
@@ -194,6 +196,7 @@ def _load_jobs(cell: Cell, states: list[Any]) -> None:
             waiting.append(job)
     for job in sorted(waiting, key=lambda j: (j.rank, j.seniority_ms, j.number)):
         job.shape.join(job)
+        cell.timers.deadline(job)
 
 
 def _load_run(cell: Cell, job: Job, state: list[Any]) -> None:

@@ -151,6 +151,12 @@ class Locality(Model):
     """The job is handed over at most this often; 0: it stays at home."""
 
 
+class Deadline(Model):
+    finish_by_ms: Millis
+    hardness: Literal["soft", "hard"] = "soft"
+    """soft: a job that cannot be in time comes later; hard: it is refused, or fails."""
+
+
 class FabricPath(Model):
     """The node's place in the fabric tree."""
 
@@ -185,7 +191,9 @@ class PolicyParameters(Model):
     """What an operator may turn while the cell runs."""
 
     preemption: bool = True
-    order: Literal["seniority", "least_attained", "least_remaining"] = "seniority"
+    order: Literal["seniority", "least_attained", "least_remaining", "earliest_deadline"] = (
+        "seniority"
+    )
     """Which job of a queue comes first, of those of equal tier and priority."""
     yield_ratio_milli: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """A running job makes room for one of its own account that comes before it in this order by

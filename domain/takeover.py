@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import placement, rights, shapes, slots
+from domain import deadlines, placement, rights, shapes, slots
 from domain.cell import MAX_SHAPES
 from domain.commands import (
     ConfirmHandoff,
@@ -217,6 +217,7 @@ def _enter(cell: Cell, id_: str, command: OfferHandoff | ReleaseHandoff, at: int
     shape = cell.shape_of.get(key) or cell.add_shape(key)
     seniority_ms = min(history.seniority_ms, cell.now_ms)  # the peer's clock may be ahead
     job = Job(id_, cell.next_job, shape, seniority_ms, command.spec.runtime.estimate_s)
+    deadlines.set_deadline(job, command.spec.deadline)
     cell.next_job += 1
     cell.jobs[id_] = job
     shape.jobs += 1

@@ -1,4 +1,4 @@
-"""What falls due without a command: leases, grace periods, time limits, back-offs, reservations.
+"""What falls due without a command: leases, grace periods, limits, back-offs, windows, deadlines.
 
 The heaps are derived from the state and may hold entries that no longer mean anything; an entry is
 looked at again when its time comes. So a heap rebuilt from a snapshot gives the same answers.
@@ -6,10 +6,11 @@ looked at again when its time comes. So a heap rebuilt from a snapshot gives the
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
 
+from domain import ordering
 from domain.slots import ready_claims
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ class Timers:
         self._entries = count()
         self._runs: list[tuple[int, int, int, Run]] = []
         self._backoffs: list[tuple[int, int, Job]] = []
+        self._deadlines: list[tuple[int, int, Job]] = []
+        """Waiting jobs that have a deadline, by the moment from which on they are late."""
+        self._most_deadlines = 1024
+        """With more entries than this, those that mean nothing any more are dropped."""
         self._leased: dict[Node, int] = {}
         """Time of the one entry among the leases that counts, of each node that has one."""
 
@@ -52,6 +57,15 @@ class Timers:
 
     def back_off(self, job: Job) -> None:
         heappush(self._backoffs, (job.not_before_ms, job.number, job))
+
+    def deadline(self, job: Job) -> None:
+        if job.deadline_ms and not job.late:
+            if len(self._deadlines) > self._most_deadlines:
+                self._deadlines = [e for e in self._deadlines if _waits_in_time(e[2])]
+                heapify(self._deadlines)
+                self._most_deadlines = 1024 + 2 * len(self._deadlines)
+            late_ms = ordering.latest_start_ms(job) + 1
+            heappush(self._deadlines, (late_ms, job.number, job))
 
     def silent_nodes(self, now_ms: int) -> list[Node]:
         """Nodes whose lease has run out, in the order of their indexes."""
@@ -85,10 +99,26 @@ class Timers:
                 rested[job] = None
         return list(rested)
 
+    def late_jobs(self, now_ms: int) -> list[Job]:
+        """Jobs that have become late while they wait, in the order of their numbers."""
+        late: dict[Job, None] = {}
+        while self._deadlines and self._deadlines[0][0] <= now_ms:
+            job = heappop(self._deadlines)[2]
+            if _waits_in_time(job) and ordering.latest_start_ms(job) < now_ms:
+                late[job] = None
+        return sorted(late, key=lambda j: j.number)
+
     def next_ms(self) -> int | None:
         """The earliest entry; nothing need be due then."""
-        tops = [heap[0][0] for heap in (self._leases, self._runs, self._backoffs) if heap]
+        while self._deadlines and not _waits_in_time(self._deadlines[0][2]):
+            heappop(self._deadlines)
+        heaps = (self._leases, self._runs, self._backoffs, self._deadlines)
+        tops = [heap[0][0] for heap in heaps if heap]
         return min(tops) if tops else None
+
+
+def _waits_in_time(job: Job) -> bool:
+    return job.queued and not job.late
 
 
 def _run_due_ms(run: Run) -> int:

@@ -23,6 +23,7 @@ from domain.facts import (
     JobFinished,
 )
 from domain.ledger import Round
+from domain.specs import TIERS
 
 MILLI: Final = 1000
 
@@ -36,19 +37,50 @@ class Moment(Struct, frozen=True, gc=False):
     waiting: int
 
 
-class _Named(Struct, frozen=True):
+class _Due(Struct, frozen=True):
+    finish_by_ms: int
+
+
+class _Submitted(Struct, frozen=True):
     job: str
+    deadline: _Due | None = None
 
 
-_named: Final = msgspec.json.Decoder(_Named)
+_submitted: Final = msgspec.json.Decoder(_Submitted)
+
+
+class _Tier:
+    """The jobs of one tier."""
+
+    __slots__ = ("completed_ms", "in_time", "waited_ms", "with_deadline")
+
+    def __init__(self) -> None:
+        self.waited_ms = 0
+        self.completed_ms: list[int] = []
+        self.with_deadline = 0
+        """Jobs that came to an end and had a deadline, and those of them that met it."""
+        self.in_time = 0
+
+    def report(self) -> dict[str, Any]:
+        finished = len(self.completed_ms)
+        return {
+            "jobs_finished": finished,
+            "queue_mean_s": round(self.waited_ms / max(1, finished) / 1000, 1),
+            "jct_mean_s": _mean_s(self.completed_ms),
+            "with_deadline": self.with_deadline,
+            "in_time": self.in_time,
+        }
 
 
 class _Job:
-    __slots__ = ("admitted_ms", "queue", "run_ms", "size", "started_ms")
+    __slots__ = ("admitted_ms", "deadline_ms", "queue", "run_ms", "size", "started_ms", "tier")
 
-    def __init__(self, admitted_ms: int, queue: str) -> None:
+    def __init__(self, admitted_ms: int, queue: str, tier: int, deadline_ms: int) -> None:
         self.admitted_ms = admitted_ms
         self.queue = queue
+        self.tier = tier
+        self.deadline_ms = deadline_ms
+        """0: it has none."""
         self.started_ms = -1
         """Start of the attempt that runs; -1 while none does."""
         self.run_ms = 0
@@ -78,6 +110,7 @@ class Measure:
         self._waited_ms: dict[str, list[int]] = {}
         """By queue, of the jobs that finished."""
         self._completed_ms: list[int] = []
+        self._tiers = [_Tier() for _ in TIERS]
         self._handle: Final[dict[type, Any]] = {
             JobAdmitted: self._admitted,
             HandoffAccepted: self._accepted,
@@ -114,15 +147,19 @@ class Measure:
 
     def _admitted(self, fact: JobAdmitted, round: Round, cell: Cell, now_ms: int) -> None:
         body = round.commands[fact.command]
-        name = _job_name(bytes(body.data))
-        self._live[name] = _Job(now_ms, cell.shapes[fact.shape].queue.id)
+        submitted = _submitted.decode(bytes(body.data))
+        shape, due = cell.shapes[fact.shape], submitted.deadline
+        due_ms = due.finish_by_ms if due is not None else 0
+        self._live[submitted.job] = _Job(now_ms, shape.queue.id, shape.tier, due_ms)
 
     def _accepted(self, fact: HandoffAccepted, round: Round, cell: Cell, now_ms: int) -> None:
         """It came from another region, where it was submitted."""
         job = cell.jobs.get(fact.job)
         if job is not None:
             self.submitted += 1
-            self._live[fact.job] = _Job(job.seniority_ms, job.shape.queue.id)
+            self._live[fact.job] = _Job(
+                job.seniority_ms, job.shape.queue.id, job.shape.tier, job.deadline_ms
+            )
 
     def _released(self, fact: HandoffReleased, round: Round, cell: Cell, now_ms: int) -> None:
         self.submitted -= 1
@@ -151,12 +188,17 @@ class Measure:
         self._completed_ms.append(now_ms - job.admitted_ms)
         waited_ms = now_ms - job.admitted_ms - job.run_ms
         self._waited_ms.setdefault(job.queue, []).append(waited_ms)
+        tier = self._tiers[job.tier]
+        tier.waited_ms += waited_ms
+        tier.completed_ms.append(now_ms - job.admitted_ms)
+        tier.in_time += now_ms <= job.deadline_ms
         self._gone(fact, round, cell, now_ms)
 
     def _gone(
         self, fact: JobFinished | JobFailed | JobCancelled, round: Round, cell: Cell, now_ms: int
     ) -> None:
-        del self._live[fact.job]
+        job = self._live.pop(fact.job)
+        self._tiers[job.tier].with_deadline += job.deadline_ms > 0
         self.ended[type(fact).__name__] += 1
 
     # --- the report ---
@@ -199,16 +241,17 @@ class Measure:
             "queue_p50_s": _rank_s(waited, 50),
             "queue_p99_s": _rank_s(waited, 99),
             "jct_mean_s": _mean_s(self._completed_ms),
+            "tiers": {
+                name: tier.report()
+                for name, tier in zip(TIERS, self._tiers, strict=True)
+                if tier.completed_ms or tier.with_deadline
+            },
             "gpu_utilisation": round(self.utilisation(last_submission_ms), 4),
             "preemptions": self.attempts_ended["preempted"],
             "lost_gpu_s": self.lost_slot_s,
             "rounds": self.rounds,
             "facts": self.facts,
         }
-
-
-def _job_name(data: bytes) -> str:
-    return _named.decode(data).job
 
 
 def _mean_s(values_ms: Sequence[int]) -> float:

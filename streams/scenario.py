@@ -61,11 +61,19 @@ def checked_shape(shape: Body) -> Body:
     return body
 
 
-def submission(at_ms: int, shape: Body, job: str, estimate_s: int | None = None) -> Arrival:
-    """A job of a checked shape; parts of equal shapes are shared."""
+def submission(
+    at_ms: int,
+    shape: Body,
+    job: str,
+    estimate_s: int | None = None,
+    finish_by_ms: int | None = None,
+) -> Arrival:
+    """A job of a checked shape; parts of equal shapes are shared. A deadline is soft."""
     body = {**shape, "job": job}
     if estimate_s is not None:
         body["runtime"] = {**shape.get("runtime", {}), "estimate_s": estimate_s}
+    if finish_by_ms is not None:
+        body["deadline"] = {"finish_by_ms": finish_by_ms}
     return Arrival(at_ms, "SubmitJob", body)
 
 

@@ -2,8 +2,8 @@
 
 Three formats of CSV files with a header line; times are seconds unless said:
   jobs   job, submit_s, gpus, duration_s, partition
-  slo    job_id, user (the partition), num_gpu, submit_time and duration (both in minutes),
-         best_effort, job_type
+  slo    job_id, user (the partition), num_gpu, submit_time, duration and expect_time_list (the
+         deadline after submission), all three in minutes, best_effort, job_type
   openb  name, cpu_milli, memory_mib, num_gpu, gpu_milli, and, in the complete files, gpu_spec, qos,
          creation_time, deletion_time, scheduled_time; nodes: sn, cpu_milli, memory_mib, gpu, model
 """
@@ -22,7 +22,7 @@ from msgspec import Struct
 from domain.commands import RegisterNode, SetQuota
 from domain.specs import FabricPath, Queue, Quota
 from streams.agent import Work
-from streams.scenario import Arrival, Body, Scenario, checked_shape, in_order, submission
+from streams.scenario import EPOCH_MS, Arrival, Body, Scenario, checked_shape, in_order, submission
 
 GPU: Final = "gpu"
 """Accelerator type of traces that name none."""
@@ -63,6 +63,8 @@ class Row(Struct, frozen=True, gc=False):
     memory_mib: int = 0
     models: tuple[str, ...] = ()
     """Accelerator types that it accepts; empty: any."""
+    deadline_s: int | None = None
+    """On the same clock as `submit_s`."""
 
 
 class Options(Struct, frozen=True):
@@ -73,6 +75,8 @@ class Options(Struct, frozen=True):
     preemptible: bool = False
     checkpoint_s: int = 0
     restarts: int = 0
+    estimates: bool = False
+    """Jobs say how long they will run, and are right."""
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -135,13 +139,16 @@ def _slo_row(line: int, record: Mapping[str, str]) -> Row:
     kind = record["job_type"]
     if kind not in _SLO:
         raise ValueError(f"job_type: {kind!r} is none of {', '.join(_SLO)}")
+    best_effort = record["best_effort"] == "1"
+    submit_s = 60 * _number(record, "submit_time")
     return Row(
         f"slo-{_name(record, 'job_id')}",
-        60 * _number(record, "submit_time"),
+        submit_s,
         60 * _number(record, "duration"),
         _number(record, "num_gpu"),
         _name(record, "user"),
-        _SLO["best"] if record["best_effort"] == "1" else _SLO[kind],
+        _SLO["best" if best_effort else kind],
+        deadline_s=None if best_effort else submit_s + 60 * _number(record, "expect_time_list"),
     )
 
 
@@ -279,9 +286,12 @@ def _quotas(nodes: list[RegisterNode], apart: bool) -> list[SetQuota]:
 
 
 def scenario(
-    rows: list[Row], nodes: list[RegisterNode], options: Options | None = None
+    rows: list[Row],
+    nodes: list[RegisterNode],
+    options: Options | None = None,
+    origin_ms: int = EPOCH_MS,
 ) -> Scenario:
-    """The rows as submissions to these nodes; time starts with the first of them.
+    """The rows as submissions to these nodes; time starts with the first of them, at `origin_ms`.
 
     A partition without nodes has no account: its jobs are submitted and refused. Raises BadTrace
     if two jobs have one name.
@@ -302,6 +312,11 @@ def scenario(
         if shape is None:
             shape = checked_shape(_shape(row, types, gpus_per_node, options))
             shapes[(*key, row.models)] = shape
-        arrivals.append(submission(1000 * (row.submit_s - first_s), shape, row.job))
+        due_ms = None
+        if row.deadline_s is not None:
+            due_ms = origin_ms + 1000 * (row.deadline_s - first_s)
+        estimate_s = row.duration_s if options.estimates else None
+        at_ms = 1000 * (row.submit_s - first_s)
+        arrivals.append(submission(at_ms, shape, row.job, estimate_s, due_ms))
         work[row.job] = Work(None if row.duration_s is None else 1000 * row.duration_s)
     return Scenario(nodes, _quotas(nodes, options.apart), in_order(arrivals), work)

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from domain.bundles import BUNDLES
 from domain.ledger import Head, Round, seal, unseal
+from domain.specs import PolicyParameters
 from streams.export import FileLog
 from streams.keys import FileSigner
 
@@ -169,6 +171,7 @@ def test_simulate_reports_every_field_and_its_ledger_holds(tmp_path: Path) -> No
         "queue_p50_s",
         "queue_p99_s",
         "jct_mean_s",
+        "tiers",
         "gpu_utilisation",
         "preemptions",
         "lost_gpu_s",
@@ -217,6 +220,25 @@ def test_commands_are_checked_before_they_are_sent(day: tuple[Cli, dict[str, Any
     assert "'Shout' is none of" in unknown.stderr
     sent = cli.answer("submit", "job-1", "--queue", "search-batch", "--accelerator", "h100")
     assert [s["type"] for s in sent["sent"]] == ["SubmitJob"]
+
+
+def test_a_job_is_submitted_with_a_deadline(day: tuple[Cli, dict[str, Any]]) -> None:
+    cli, _ = day
+    words = ("submit", "job-2", "--queue", "search-batch", "--accelerator", "h100", "--hard")
+    assert cli(*words).returncode == 2, "hard is a deadline's"
+    assert cli.answer(*words, "--finish-in-s", "3600")["sent"]
+
+
+def test_a_bundle_is_a_policy_that_can_be_sent(day: tuple[Cli, dict[str, Any]]) -> None:
+    cli, _ = day
+    names = [b["bundle"] for b in cli.answer("policy", "bundles")["bundles"]]
+    assert names == list(BUNDLES)
+    for name in names:
+        line = cli("policy", "show", name).stdout
+        assert [s["type"] for s in cli.answer("send", "-", stdin=line)["sent"]] == ["SetPolicy"]
+        sent = PolicyParameters.model_validate_json(json.dumps(json.loads(line)["parameters"]))
+        assert sent == BUNDLES[name]
+    assert cli("policy", "show", "none").returncode == 2
 
 
 def test_quarantine_and_doctor_answer(day: tuple[Cli, dict[str, Any]]) -> None:

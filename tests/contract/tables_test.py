@@ -5,13 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from aquifer.settings import PREFIX, Settings
+from domain.bundles import BUNDLES
+from domain.specs import PolicyParameters
 
 ROOT = Path(__file__).parents[2]
 SCHEDULING = ROOT / "docs" / "scheduling.md"
+ORDERS = PolicyParameters.model_fields["order"].annotation
 OPERATIONS = ROOT / "docs" / "operations.md"
 
 
@@ -82,6 +86,11 @@ def test_every_code_of_a_dead_letter_is_explained() -> None:
     listed = first_column(OPERATIONS, "## Dead letters")
     made = words("streams", "Malformed") | set(intake._PYDANTIC.values())
     assert set(listed) == made
+
+
+def test_every_order_and_bundle_is_explained() -> None:
+    orders, bundles = get_args(ORDERS), list(BUNDLES)
+    assert first_column(SCHEDULING, "## Who comes next") == ["order", *orders, *bundles]
 
 
 def test_every_setting_is_explained() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec import Raw
 from msgspec.structs import replace
@@ -10,7 +12,7 @@ from domain import facts as f
 from domain.commands import CancelJob, DrainNode, ReportAttempt
 from domain.ledger import Accepted, Round
 from domain.pool_specs import HandoffRules
-from domain.specs import Dataset, Locality
+from domain.specs import Dataset, Deadline, Locality
 from tests.domain.given import job, of
 from tests.domain.pooled import Regional, pair
 
@@ -20,10 +22,10 @@ def full(region: Regional) -> None:
     assert of(f.AttemptStarted, region.say(job("first")).facts)
 
 
-def offered() -> tuple[Regional, Regional]:
+def offered(**asked: Any) -> tuple[Regional, Regional]:
     east, west = pair()
     full(east)
-    assert of(f.HandoffOffered, east.say(job("j")).facts)
+    assert of(f.HandoffOffered, east.say(job("j", **asked)).facts)
     return east, west
 
 
@@ -54,6 +56,16 @@ def test_a_job_that_waits_goes_where_there_is_room() -> None:
     ended = west.say(ReportAttempt(job="j@east", attempt=1, state="finished"))
     assert "JobFinished" in kinds(ended)
     assert west.cell.pool.tombstones["j@east"].confirmed
+
+
+def test_a_deadline_travels() -> None:
+    deadline = Deadline(finish_by_ms=9_000_000, hardness="hard")
+    east, west = offered(deadline=deadline)
+    west.hear(east.take("OfferHandoff"))
+    east.hear(west.take("AnswerHandoff"))
+    west.hear(east.take("ReleaseHandoff"))
+    there = west.cell.jobs["j@east"]
+    assert (there.deadline_ms, there.hard) == (9_000_000, True)
 
 
 def test_it_may_start_at_home_until_it_is_released() -> None:

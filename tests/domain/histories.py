@@ -67,6 +67,12 @@ runtimes = st.builds(
 )
 
 
+deadlines = st.one_of(
+    st.none(),
+    st.tuples(st.sampled_from((0, 60, 1500, 9000)), st.sampled_from(("soft", "hard"))),
+)
+"""(seconds from now, hardness)"""
+
 Contention = list[tuple[str, specs.Tier, int, int, int]]
 """(queue, tier, slots, count, seconds until the next one)"""
 

@@ -30,6 +30,7 @@ from tests.domain.histories import (
     TYPES,
     Contention,
     contention,
+    deadlines,
     flavours,
     groups,
     placements,
@@ -128,6 +129,7 @@ class Machine(RuleBasedStateMachine):
         runtime=runtimes,
         preemptible=st.booleans(),
         restarts=st.integers(0, 1),
+        due=deadlines,
     )
     def submit(
         self,
@@ -141,7 +143,12 @@ class Machine(RuleBasedStateMachine):
         runtime: specs.Runtime,
         preemptible: bool,
         restarts: int,
+        due: tuple[int, Any] | None,
     ) -> None:
+        deadline = None
+        if due is not None:
+            by_ms = self.given.now_ms + 1000 * due[0]
+            deadline = specs.Deadline(finish_by_ms=by_ms, hardness=due[1])
         several: tuple[specs.ReplicaGroup, ...] = (group,)
         if second is not None and group.slots and second.slots:
             several = (group, second.model_copy(update={"name": "rest"}))
@@ -158,6 +165,7 @@ class Machine(RuleBasedStateMachine):
                 runtime=runtime,
                 preemptible=preemptible,
                 max_restarts=restarts,
+                deadline=deadline,
             )
         )
 
@@ -295,7 +303,9 @@ class Machine(RuleBasedStateMachine):
         self.send(made[kind])
 
     @rule(
-        order=st.sampled_from(("seniority", "least_attained", "least_remaining")),
+        order=st.sampled_from(
+            ("seniority", "least_attained", "least_remaining", "earliest_deadline")
+        ),
         ratio=st.sampled_from((0, 2000)),
         min_run_s=st.sampled_from((0, 600)),
         preemption=st.booleans(),

@@ -55,6 +55,10 @@ SIMPLE: dict[str, tuple[tuple[c.Command, ...], c.Command]] = {
     "queue_in_use": ((), account("a")),
     "job_exists": ((), job("runs")),
     "job_exists after its end": ((report("finished"),), job("runs")),
+    "deadline_infeasible": (
+        (),
+        job("x", deadline=specs.Deadline(finish_by_ms=0, hardness="hard")),
+    ),
     "unknown_queue": ((), job("x", queue="nothing")),
     "unknown_queue of a window": ((), window(queues=("nothing",))),
     "unknown_reservation": ((), job("x", reservation="nothing")),

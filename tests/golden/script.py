@@ -43,6 +43,7 @@ from domain.commands import (
 from domain.ledger import Accepted, Round, canonical
 from domain.pool_specs import Amount, HandoffRules, History, PeerSpec, Stock, Token
 from domain.specs import (
+    Deadline,
     FabricPath,
     Flavour,
     Placement,
@@ -148,6 +149,8 @@ def script() -> dict[int, list[Command]]:
     host = (ReplicaGroup(slots=0, host_cpu_milli=4000),)
     shared = (ReplicaGroup(name="s", slots=1, share_milli=400, count=3),)
     h100 = (Flavour(accelerator="h100"),)
+    tight = Deadline(finish_by_ms=START_MS + 1_101_000)
+    past, hard = (Deadline(finish_by_ms=START_MS, hardness=h) for h in ("soft", "hard"))
     return pool() | {
         0: capacity(),
         1: [job(f"r{i}", "red-q", replicas=2) for i in range(5)],
@@ -162,7 +165,7 @@ def script() -> dict[int, list[Command]]:
         12: [job("claim", "blue-q", replicas=4, tier=Tier.PREMIUM, preemptible=False)],
         20: [
             job("next", "blue-q", replicas=4),
-            job("behind", "blue-q", slots=1),
+            job("behind", "blue-q", slots=1, deadline=tight),
             AmendJob(job="behind", priority=7),
             AmendJob(job="next", estimate_s=600),
         ],
@@ -184,6 +187,10 @@ def script() -> dict[int, list[Command]]:
             ReportNode(node="gpu-22", healthy=False),
             DrainNode(node="gpu-21"),
             CordonNode(node="npu-0", cordoned=False),
+        ],
+        80: [
+            job("overdue", "red-q", slots=1, deadline=past),
+            job("pointless", "red-q", deadline=hard),
         ],
         90: [job("dropped", "red-q"), CancelJob(job="dropped", reason="not needed")],
         100: [window("late", 1100, 2400, count=10)],

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.cell import Cell
 from domain.evolve import evolve
-from domain.facts import AttemptStarted, PreemptionDecided, ReservationActive
+from domain.facts import AttemptStarted, DeadlineAtRisk, PreemptionDecided, ReservationActive
 from domain.ledger import Round, unseal
 from streams import traces, workload
 from streams.scenario import EPOCH_MS, Scenario
@@ -74,6 +74,22 @@ def test_a_job_that_does_not_fit_lets_later_ones_pass() -> None:
     simulation, rounds = simulate(traces.scenario(jobs, nodes))
     assert starts(rounds) == {"a": 0, "small": 20, "large": 100}
     assert report(simulation)["jobs_finished"] == 3
+
+
+def test_deadlines_that_were_met_are_counted_by_tier() -> None:
+    nodes = traces.partition_nodes({"p": 1}, 8)
+    jobs = [
+        Row("met", 0, 100, 8, "p", "premium", deadline_s=100),
+        Row("missed", 10, 50, 8, "p", "premium", deadline_s=149),
+        Row("free", 20, 10, 8, "p", "basic"),
+    ]
+    simulation, rounds = simulate(traces.scenario(jobs, nodes, Options(estimates=True)))
+    tiers = report(simulation)["tiers"]
+    found = {name: (t["with_deadline"], t["in_time"]) for name, t in tiers.items()}
+    assert found == {"premium": (2, 1), "basic": (0, 0)}
+    facts = [f for made in rounds for f in made.facts]
+    told = [f for f in facts if isinstance(f, DeadlineAtRisk)]
+    assert [(f.job, f.earliest_finish_ms - EPOCH_MS) for f in told] == [("missed", 150_000)]
 
 
 def test_a_pool_lets_a_partition_use_what_another_leaves_idle() -> None:

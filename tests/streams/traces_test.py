@@ -39,7 +39,8 @@ def test_slo_times_are_minutes_and_classes_are_tiers(tmp_path: Path) -> None:
         + "9,vc,2,5,9,m,5,1,,,1,best\n",
     )
     rows = traces.read(path, "slo")
-    assert rows[0] == Row("slo-7", 180, 300, 2, "vc", "premium")
+    assert rows[0] == Row("slo-7", 180, 300, 2, "vc", "premium", deadline_s=180 + 480)
+    assert rows[2].deadline_s is None
     assert [r.tier for r in rows] == ["premium", "standard", "basic"]
 
 

@@ -1,0 +1,18 @@
+"""Whole policies with a name, for what an operator may want most."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from domain.specs import PolicyParameters
+
+BUNDLES: Final[dict[str, PolicyParameters]] = {
+    "protect-strict": PolicyParameters(
+        order="earliest_deadline",
+        yield_ratio_milli=2000,
+        min_run_s=(0, 60, 60, 60),
+        queue_delay_s=(0, 60, 600, 86_400),
+    ),
+    "maximise-utilisation": PolicyParameters(order="least_remaining", preemption=False),
+}
+"""Sent as the parameters of a SetPolicy; any of them may be changed before."""
