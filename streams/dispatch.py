@@ -98,25 +98,25 @@ def instructions(cell: Cell, round: Round) -> list[Instruction]:
 
 
 def standing(told: Iterable[Instruction]) -> list[Instruction]:
-    """Of all that was told, what still counts: each job's newest attempt, if it is not over."""
+    """Of all that was told, what still counts: each job's newest attempt, or that it is over.
+
+    What is told late or again brings no attempt back, whoever tells it.
+    """
     stands: dict[str, list[Instruction]] = {}
-    over: dict[str, int] = {}
     for instruction in told:
-        job, attempt = instruction.job, instruction.attempt
-        if attempt <= over.get(job, 0):
-            continue  # what is told again, or late, brings no attempt back
-        before = stands.get(job)
-        if isinstance(instruction, Kill):
-            over[job] = attempt
-        if before is not None and before[0].attempt > attempt:
-            continue
-        if isinstance(instruction, Stop) and before is not None:
-            before.append(instruction)
-        elif isinstance(instruction, Start) and not (before and before[0] == instruction):
-            stands[job] = [instruction]
-        elif isinstance(instruction, Kill):
-            stands.pop(job, None)
+        before = stands.get(instruction.job)
+        newest = before[0] if before else None
+        if isinstance(instruction, Stop):
+            if before and isinstance(newest, Start) and newest.attempt == instruction.attempt:
+                before.append(instruction)
+        elif newest is None or _age(newest) < _age(instruction):
+            stands[instruction.job] = [instruction]
     return [instruction for job in stands.values() for instruction in job]
+
+
+def _age(instruction: Instruction) -> tuple[int, bool]:
+    """The end of an attempt comes after its start."""
+    return instruction.attempt, isinstance(instruction, Kill)
 
 
 def outstanding(cell: Cell) -> list[Instruction]:

@@ -240,6 +240,13 @@ def test_what_stands_of_all_that_was_told_are_the_newest_attempts_that_are_not_o
         Kill("a", 1),
         Kill("b", 1),
     ]
-    assert standing(told) == [start(job="b", attempt=2), stop]
-    late = start(job="a")  # by a dispatcher that slept, and ends before it comes to the end
-    assert standing([*told, late]) == [start(job="b", attempt=2), stop]
+    assert standing(told) == [Kill("a", 1), start(job="b", attempt=2), stop]
+
+
+def test_a_late_dispatcher_brings_no_attempt_back() -> None:
+    told: list[Instruction] = [start(), Kill("j", 1), start()]
+    assert standing(told) == [Kill("j", 1)]
+    agent = agent_of("n1")
+    for instruction in (*standing(told), start()):
+        agent.handle(instruction, 0)
+    assert agent.running == 0
