@@ -22,17 +22,19 @@ from domain.fabric import Fabric
 from domain.jobs import Job
 from domain.ledger import Accepted, Head, Header
 from domain.memory import Memory
+from domain.mix import Mix
 from domain.nodes import Node
+from domain.parts import Parts
 from domain.pool import Pool, PoolEntity
 from domain.quota import Account, Queue
 from domain.refusals import Refused
 from domain.reservations import Reservation
 from domain.runs import Run
-from domain.shapes import Demand, Need, Shape
+from domain.shapes import Demand, Need, Shape, key_of
 from domain.specs import PolicyParameters
 from domain.timers import Timers
 
-Entity = Account | Queue | Node | Job | Shape | Reservation | Book | Delays | PoolEntity
+Entity = Account | Queue | Node | Job | Shape | Reservation | Book | Delays | Mix | PoolEntity
 CommandT = TypeVar("CommandT", bound=BaseModel)
 
 MAX_SHAPES: Final = 100_000
@@ -80,15 +82,21 @@ class Cell:
         """By tier: how long first starts took."""
         self.memory = Memory()
         self.pool = Pool()
+        self.mix = Mix()
         self.next_node = 0
         self.next_job = 0
         self.next_shape = 0
         self.next_queue = 0
         # Derived from the above:
         self.fabric = Fabric()
+        self.parts = Parts(self)
         self.timers = Timers()
         self.shape_of: dict[bytes, Shape] = {}
         self.fallback_shapes: dict[int, Shape] = {}
+        self.part_shapes = 0
+        """Shapes whose replicas take shares of devices or host parts."""
+        self.keyed: dict[str, dict[str, int]] = {}
+        """By key of an affinity: how many attempts that name it lie on which nodes."""
         self.preemptible: dict[tuple[str, int], dict[Run, None]] = {}
         """Started attempts outside of reservations that may be preempted, by type and tier."""
         self.wake_ms: int | None = None
@@ -262,11 +270,11 @@ class Cell:
         """Enter the shape into the tables, and find or make what it needs."""
         self.shapes[shape.id] = shape
         self.shape_of[shape.key] = shape
+        self.part_shapes += not shape.plain
         spec = shape.spec
         needs: list[Need] = []
-        groups = [g.model_dump() for g in spec.groups]
         for flavour in spec.flavours:
-            key = _pack((flavour.accelerator, groups, spec.placement.model_dump(mode="json")))
+            key = key_of(flavour.accelerator, spec)
             need = self.needs.get(key)
             if need is None:
                 need = self.needs[key] = Need(key, self.next_need, flavour.accelerator, spec)
@@ -294,6 +302,7 @@ class Cell:
         if not shape.jobs:
             del self.shapes[shape.id]
             del self.shape_of[shape.key]
+            self.part_shapes -= not shape.plain
             self.fallback_shapes.pop(shape.id, None)
             accounting.told(self, shape)
             self._leave_demand(shape)
@@ -352,6 +361,8 @@ class Cell:
         for table in tables:
             yield from table.values()
         yield from self.pool.entities()
+        if self.mix.version:
+            yield self.mix
 
     def make_node(self, index: int, spec: Any) -> Node:
         return node_rules.make(self.fabric, index, spec)

@@ -16,6 +16,7 @@ from domain import (
     handoff,
     jobs,
     ledger,
+    mix,
     nodes,
     offers,
     peers,
@@ -90,6 +91,7 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
     reservations.keep(turn)
     attempts.start_ready_claims(turn)
     deadlines.keep(turn)
+    mix.publish(turn)
     scheduling = Scheduling(turn)
     scheduling.run()
     takeover.answer_offers(turn)

@@ -12,6 +12,7 @@ from domain import (
     facts,
     handoff,
     jobs,
+    mix,
     nodes,
     peers,
     policy,
@@ -87,6 +88,7 @@ APPLY: Final[dict[type, Callable[[Cell, Any], None]]] = {
     facts.RightsRequested: rights.apply_requested,
     facts.RightsSent: rights.apply_sent,
     facts.RightsReceived: rights.apply_received,
+    facts.WorkloadMixPublished: mix.apply_published,
 }
 
 

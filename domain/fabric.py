@@ -99,6 +99,8 @@ class Fabric:
         self.domains: list[list[Domain]] = [[] for _ in range(RACK + 1)]
         """By level, in the order of their paths."""
         self.by_index: dict[int, Node] = {}
+        self.changed: dict[Node, None] = {}
+        """Nodes that changed since the index of their parts was last brought up to date."""
         self.epoch = 0
         """Grows with each node that comes or goes."""
         self._next_class = 0
@@ -146,6 +148,7 @@ class Fabric:
     def remove(self, node: Node) -> None:
         self.epoch += 1
         del self.by_index[node.index]
+        self.changed.pop(node, None)
         nodes = node.rack.nodes
         del nodes[bisect_left(nodes, node.index, key=lambda n: n.index)]
         self._count(node, node.available, -1)
@@ -170,6 +173,7 @@ class Fabric:
 
     def update(self, node: Node) -> None:
         """Bring the counts up to date after the node's slots or state changed."""
+        self.changed[node] = None
         available = node.count_available()
         if available != node.available:
             self._count(node, node.available, -1)

@@ -42,6 +42,23 @@ class Victim(Struct, frozen=True, gc=False):
     """Slot-seconds lost: since its last checkpoint, plus its restore time."""
 
 
+Labels = tuple[tuple[str, tuple[str, ...]], ...]
+"""Labels with the values that they may have."""
+
+
+class MixEntry(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Replicas of live jobs that ask for the same of a node's devices."""
+
+    accelerator: str
+    slots: int
+    share_milli: int
+    replicas: int
+    host_cpu_milli: int
+    """Of all of them together."""
+    require: Labels = ()
+    forbid: Labels = ()
+
+
 class Fact(Struct, frozen=True, gc=False, tag_field="t", tag=True, omit_defaults=True):
     """Base of all facts; `t` in the JSON is the class name."""
 
@@ -390,6 +407,12 @@ class RightsReceived(Fact, frozen=True, tag="RightsReceived"):
     command: int
 
 
+class WorkloadMixPublished(Fact, frozen=True, tag="WorkloadMixPublished"):
+    """What the live jobs ask for; placement weighs free parts of nodes by it from now on."""
+
+    entries: list[MixEntry]
+
+
 AnyFact = (
     JobAdmitted
     | JobAmended
@@ -439,6 +462,7 @@ AnyFact = (
     | RightsRequested
     | RightsSent
     | RightsReceived
+    | WorkloadMixPublished
 )
 
 FACTS: Final[dict[str, type[Fact]]] = {c.__name__: c for c in Fact.__subclasses__()}

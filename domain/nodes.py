@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from domain.commands import CordonNode, DrainNode, RegisterNode, RemoveNode, ReportNode
-from domain.fabric import RACK, Domain, Fabric, NodeClass
+from domain.fabric import RACK, Domain, Fabric, NodeClass, is_local, matches
 from domain.facts import (
     NodeCordoned,
     NodeDrained,
@@ -16,7 +16,7 @@ from domain.facts import (
     NodeReported,
 )
 from domain.refusals import Refused
-from domain.specs import LEVELS
+from domain.specs import LEVELS, Placement
 
 if TYPE_CHECKING:
     from domain.accounting import Entry
@@ -135,6 +135,17 @@ def labels_of(node: Node) -> dict[str, str]:
     """All labels that a selector may name."""
     path = dict(zip([level.value for level in LEVELS[: RACK + 1]], node.rack.path, strict=True))
     return {**node.spec.labels, **path, "node": node.id}
+
+
+def allows(placement: Placement, node: Node) -> bool:
+    """True iff the selectors that speak of places below a cluster let the node be chosen."""
+    local = [s for s in (*placement.require, *placement.forbid) if is_local(s)]
+    if not local:
+        return True
+    labels = labels_of(node)
+    return all(matches(s, labels) for s in placement.require if is_local(s)) and not any(
+        matches(s, labels) for s in placement.forbid if is_local(s)
+    )
 
 
 def make(fabric: Fabric, index: int, spec: RegisterNode) -> Node:

@@ -7,11 +7,12 @@ its fact.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from domain.fabric import NODE, RACK, REGION, Domain, NodeClass, is_local, matches
+from domain import rules
+from domain.fabric import NODE, RACK, REGION, Domain, NodeClass
 from domain.facts import Placed
-from domain.nodes import WHOLE, labels_of
+from domain.nodes import WHOLE, allows
 from domain.quota import MILLI
 from domain.specs import LEVELS, ReplicaGroup
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from domain.nodes import Node
     from domain.reservations import Reservation
     from domain.shapes import Need
-
-Item = TypeVar("Item")
-Tie = TypeVar("Tie", bound=tuple[int | str, ...])
 
 MANY: Final = 1 << 30
 DOMAINS_TRIED: Final = 16
@@ -57,6 +55,8 @@ def place(cell: Cell, need: Need) -> Choice | Blocked:
     group = need.groups[0]
     if need.plain and len(need.groups) == 1 and group.count == 1:
         return _single(cell, need, classes, group.slots)
+    if need.part:
+        return _part(cell, need, classes)
     return _gang(cell, need, classes)
 
 
@@ -104,6 +104,25 @@ def _single(cell: Cell, need: Need, classes: list[NodeClass], slots: int) -> Cho
     return Choice(nodes, candidates, node.id, score[:2], second[1].id, second[0][:2])
 
 
+def _part(cell: Cell, need: Need, classes: list[NodeClass]) -> Choice | Blocked:
+    """The place that takes the least worth from the workload mix, then the best fit."""
+    spots, compared = cell.parts.find(need)
+    if not spots:
+        return _short(cell, need, classes)
+    best, group = spots[0], need.groups[0]
+    device = -1
+    if group.share_milli < WHOLE:
+        partial = best.node.partial
+        if best.free_milli == WHOLE:
+            device = next(d for d in range(len(partial) + 1) if d not in partial)
+        else:
+            device = min(d for d, used in partial.items() if WHOLE - used == best.free_milli)
+    nodes: list[Placed] = [(best.node.id, 1, 0, device)]
+    if len(spots) == 1:
+        return Choice(nodes, compared, best.node.id, best[:2])
+    return Choice(nodes, compared, best.node.id, best[:2], spots[1].node.id, spots[1][:2])
+
+
 def _short(cell: Cell, need: Need, classes: Sequence[NodeClass]) -> Blocked:
     """Too few slots in all, or enough of them in pieces that are too small, or no such place."""
     if need.largest_epoch != cell.fabric.epoch:
@@ -117,7 +136,7 @@ def _short(cell: Cell, need: Need, classes: Sequence[NodeClass]) -> Blocked:
     free = sum(c.free for c in classes)
     if not need.fits_when_empty:
         return Blocked("never_fits", need.size_milli, free * MILLI, LEVELS[need.required].value)
-    reason = "no_capacity" if free < need.slots else "fragmented"
+    reason = "no_capacity" if free < need.slots else "rules" if need.ruled else "fragmented"
     return Blocked(reason, need.size_milli, free * MILLI)
 
 
@@ -141,8 +160,9 @@ def _gang(cell: Cell, need: Need, classes: list[NodeClass]) -> Choice | Blocked:
             if free >= want and all(_holds(domain, classes, g) for g in counted):
                 feasible.append((free, domain))
         feasible.sort(key=lambda f: (_rank(need, classes, f[1]), f[0], f[1].path))
-        for position, (free, domain) in enumerate(feasible[:DOMAINS_TRIED]):
-            nodes = _fill(need, classes, domain)
+        tried = feasible if need.ruled else feasible[:DOMAINS_TRIED]
+        for position, (free, domain) in enumerate(tried):
+            nodes = _fill(cell, need, classes, domain)
             if nodes is None:
                 continue
             left = free - need.slots
@@ -172,7 +192,9 @@ def _rank(need: Need, classes: Sequence[NodeClass], domain: Domain) -> int:
     return -max(known, default=0)
 
 
-def _fill(need: Need, classes: Sequence[NodeClass], domain: Domain) -> list[Placed] | None:
+def _fill(
+    cell: Cell, need: Need, classes: Sequence[NodeClass], domain: Domain
+) -> list[Placed] | None:
     """Nodes of the domain for all groups of the need; None if they do not fit together."""
     one_node = need.required == NODE
     if need.plain and len(need.groups) == 1 and not one_node:
@@ -182,7 +204,11 @@ def _fill(need: Need, classes: Sequence[NodeClass], domain: Domain) -> list[Plac
         )
         return [(node.id, n, 0, -1) for node, n in chosen] if chosen is not None else None
     nodes = [n for n in nodes_of(domain) if n.class_ in classes and n.schedulable]
-    nodes = [n for n in nodes if _allowed(need, n)]
+    if need.local:
+        nodes = [n for n in nodes if allows(need.placement, n)]
+    if need.placement.affinity:
+        where = rules.lying(cell, need)
+        nodes = [n for n in nodes if rules.obeys(where, n)]
     if not one_node:
         return _pack(need, [_Room(n, n.available) for n in nodes])
     for node in sorted(nodes, key=lambda n: (n.available, n.index)):
@@ -190,18 +216,6 @@ def _fill(need: Need, classes: Sequence[NodeClass], domain: Domain) -> list[Plac
         if placed is not None:
             return placed
     return None
-
-
-def _allowed(need: Need, node: Node) -> bool:
-    """The selectors that speak of places below a cluster."""
-    p = need.placement
-    local = [s for s in (*p.require, *p.forbid) if is_local(s)]
-    if not local:
-        return True
-    labels = labels_of(node)
-    return all(matches(s, labels) for s in p.require if is_local(s)) and not any(
-        matches(s, labels) for s in p.forbid if is_local(s)
-    )
 
 
 class _Room:
@@ -252,8 +266,11 @@ class _Room:
 def _pack(need: Need, rooms: Sequence[_Room]) -> list[Placed] | None:
     placed: list[Placed] = []
     for index, group in enumerate(need.groups):
-        items = [(r.replicas(group), (r.free, r.cpu, r.node.index), r) for r in rooms]
-        chosen = _greedy([i for i in items if i[0]], group.count)
+        if rules.ruled(group):
+            chosen = rules.choose(group, rooms)
+        else:
+            items = [(r.replicas(group), (r.free, r.cpu, r.node.index), r) for r in rooms]
+            chosen = rules.greedy([i for i in items if i[0]], group.count)
         if chosen is None:
             return None
         for room, count in chosen:
@@ -271,7 +288,7 @@ def _choose(
             for n in domain.nodes
             if n.available >= slots and n.class_.id in classes
         ]
-        return _greedy(items, count)
+        return rules.greedy(items, count)
     parts = []
     for child in domain.children:
         held = sum(
@@ -283,7 +300,7 @@ def _choose(
         )
         if held:
             parts.append((held, child.path, child))
-    shares = _greedy(parts, count)
+    shares = rules.greedy(parts, count)
     if shares is None:
         return None
     nodes: list[tuple[Node, int]] = []
@@ -306,27 +323,6 @@ def roomiest(
     return [node for node, _ in chosen or ()]
 
 
-def _greedy(items: list[tuple[int, Tie, Item]], want: int) -> list[tuple[Item, int]] | None:
-    """Take the largest items whole, and best fit for the rest: the fewest items.
-
-    Items are (how much it holds, tie-break, item); the answer is (item, how much of it).
-    """
-    if sum(i[0] for i in items) < want:
-        return None
-    items.sort(key=lambda i: (-i[0], i[1]))
-    chosen: list[tuple[Item, int]] = []
-    for position, (holds, _, item) in enumerate(items):
-        if holds < want:
-            chosen.append((item, holds))
-            want -= holds
-            continue
-        enough = [i for i in items[position:] if i[0] >= want]
-        best = min(enough, key=lambda i: (i[0], i[1]))
-        chosen.append((best[2], want))
-        return chosen
-    raise AssertionError("the sum says that there is enough")
-
-
 def nodes_of(domain: Domain) -> Iterable[Node]:
     if domain.level == RACK:
         yield from domain.nodes
@@ -343,9 +339,11 @@ def inside(reservation: Reservation, cell: Cell, need: Need) -> Choice | Blocked
         return Blocked("reservation_not_active", need.size_milli, 0, reservation.id)
     classes = need.classes(cell)
     parts: dict[tuple[str, ...], list[_Room]] = {}
+    where = rules.lying(cell, need)
     for id_ in sorted(reservation.nodes):
         node = cell.nodes[id_]
-        if node.class_ in classes and _allowed(need, node):
+        allowed = allows(need.placement, node) and rules.obeys(where, node)
+        if node.class_ in classes and allowed:
             part = (*node.rack.path, id_)[: need.required + 1]
             parts.setdefault(part, []).append(_Room(node, reservation.free_on(id_)))
     if not parts:

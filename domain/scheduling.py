@@ -137,13 +137,16 @@ class Scheduling:
 
     def _short_of_slots(self, need: Need) -> Blocked | None:
         blocked = self.no_place.get(need.id)
-        if blocked is None and need.plain:
-            free = sum(c.free for c in need.classes(self.cell))
-            if free < need.slots:
-                answer = placement.place(self.cell, need)
-                assert isinstance(answer, Blocked), "there are fewer slots than it needs"
-                blocked = self.no_place[need.id] = answer
+        if blocked is None and (need.plain or need.part) and not self._may_fit(need):
+            answer = placement.place(self.cell, need)
+            assert isinstance(answer, Blocked), "there is less than it needs"
+            blocked = self.no_place[need.id] = answer
         return blocked
+
+    def _may_fit(self, need: Need) -> bool:
+        if need.part:
+            return self.cell.parts.has_room(need)
+        return sum(c.free for c in need.classes(self.cell)) >= need.slots
 
     def _share(self, lines: list[Line]) -> int:
         return fair_share.order_share(self.cell, lines[0][4])

@@ -28,6 +28,7 @@ NOT_OF_SHAPE: Final = ("job", "labels", "deadline")
 Entry = tuple[int, int, int, "Job"]
 """(rank, seniority, number) of a job when it joined a line, and the job."""
 
+_pack: Final = msgspec.msgpack.Encoder().encode
 _any = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -53,6 +54,12 @@ def amended(key: bytes, tier: str | None, priority: int | None) -> bytes:
     return canonical(body)
 
 
+def key_of(accelerator: str, spec: SubmitJob) -> bytes:
+    """The same for all that ask the same of the nodes of a type."""
+    groups = [g.model_dump(mode="json") for g in spec.groups]
+    return _pack((accelerator, groups, spec.placement.model_dump(mode="json")))
+
+
 class Need:
     """What one flavour of a shape asks of the fabric; equal needs are one object."""
 
@@ -66,10 +73,13 @@ class Need:
         "id",
         "key",
         "largest_epoch",
+        "local",
+        "part",
         "placement",
         "plain",
         "preferred",
         "required",
+        "ruled",
         "size_milli",
         "slots",
         "uses",
@@ -89,13 +99,21 @@ class Need:
         self.slots = sum(g.count * g.slots for g in spec.groups)
         self.size_milli = sum(g.count * g.slots * g.share_milli for g in spec.groups)
         p = spec.placement
-        self.plain = not any(
+        self.local = any(is_local(s) for s in (*p.require, *p.forbid, *p.prefer))
+        """True iff a selector speaks of places within a cluster."""
+        whole = not any(
             g.share_milli < 1000 or g.host_cpu_milli or g.host_memory_mib or not g.slots
             for g in spec.groups
-        ) and not any(is_local(s) for s in (*p.require, *p.forbid, *p.prefer))
-        """True iff free slots by class tell all: no host parts, shares, or places in a cluster."""
+        )
+        self.ruled = bool(p.affinity) or any(g.slices or g.spread for g in spec.groups)
+        """True iff rules say how replicas lie to each other or to other jobs."""
+        self.plain = whole and not self.local and not self.ruled
+        """True iff free slots by class tell all: no parts, no rules, no places in a cluster."""
         self.gang = self.plain and sum(g.count for g in spec.groups) > 1
         """True iff it needs several places at once, and free slots by class tell all."""
+        single = len(spec.groups) == 1 and spec.groups[0].count == 1
+        self.part = not whole and single and not self.ruled
+        """True iff it is one replica with a share of a device or with host parts."""
         self.required = LEVELS.index(p.required_level)
         self.preferred = LEVELS.index(p.preferred_level) if p.preferred_level else None
         self._classes: list[NodeClass] = []

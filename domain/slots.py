@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from domain.rules import count_keys
 from domain.runs import Run
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def occupy(cell: Cell, run: Run, waits_for: Iterable[tuple[str, int]]) -> None:
         if missing:
             node.waiting.append(run)
     take_parts(cell, run, 1)
+    count_keys(cell, run, 1)
     for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
         cell.changed_node(cell.nodes[id_])
     if reservation is None:
@@ -43,6 +45,7 @@ def vacate(cell: Cell, run: Run) -> None:
     cell.claims.pop(run, None)
     shape, reservation = run.job.shape, run.reservation
     take_parts(cell, run, -1)
+    count_keys(cell, run, -1)
     for id_, slots in run.slots_by_node().items():
         node = cell.nodes[id_]
         own = node.runs.pop(run)

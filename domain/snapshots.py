@@ -10,10 +10,12 @@ import msgspec
 
 from domain import accounting, delays, ordering, quota
 from domain.commands import RegisterNode, RequestReservation, SubmitJob
+from domain.facts import MixEntry
 from domain.jobs import Job
 from domain.ledger import Head
 from domain.quota import Account, Queue
 from domain.reservations import Reservation
+from domain.rules import count_keys
 from domain.runs import Run
 from domain.shapes import Shape
 from domain.slots import charge, count_started, take_parts
@@ -70,6 +72,7 @@ def dump(cell: Cell) -> bytes:
             "books": [cell.books[id_].state() for id_ in sorted(cell.books)],
             "delays": [d.state() for _, d in sorted(cell.delays.items())],
             "pool": [(e.kind, e.state()) for e in cell.pool.entities()],
+            "mix": cell.mix.state(),
             "digest": cell.digest(),
         }
     )
@@ -94,6 +97,8 @@ def load(data: bytes, make: type[Cell]) -> Cell:
     cell.policy = PolicyParameters.model_validate_json(policy)
     cell.next_node, cell.next_job, cell.next_shape, cell.next_queue = body["next"]
     cell.memory.restore([(since, key) for since, key in body["memory"]])
+    cell.mix.version, cell.mix.due, entries = body["mix"]
+    cell.mix.entries = msgspec.convert(entries, list[MixEntry])
     _load_accounts(cell, body["accounts"], body["queues"])
     waiting = _load_nodes(cell, body["nodes"])
     for id_, key, *blocked in body["shapes"]:
@@ -219,6 +224,7 @@ def _load_run(cell: Cell, job: Job, state: list[Any]) -> None:
             node.runs[run] = own
             node.used += own
     take_parts(cell, run, 1)
+    count_keys(cell, run, 1)
     if run.reservation is None:
         charge(cell, run, job.shape.size)
     if not started:

@@ -6,10 +6,19 @@ Bounds live here and in the commands, and nowhere else. Integers throughout; uni
 
 from __future__ import annotations
 
+import itertools
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 """An identifier that a caller chooses: letters, digits, dot, dash, underscore; 128 at most."""
@@ -74,6 +83,20 @@ class Flavour(Model):
     """Considered only once the job has waited this long: the fallback to a second choice."""
 
 
+class Slice(Model):
+    """Replicas that lie together: so many in one domain of a level."""
+
+    size: Annotated[int, Field(ge=2, le=16_384)]
+    level: Level
+
+
+class Spread(Model):
+    """Replicas that do not all lie together: at most so many in one domain of a level."""
+
+    level: Level
+    max_replicas: Annotated[int, Field(ge=1, le=16_384)]
+
+
 class ReplicaGroup(Model):
     """`count` equal replicas, each on one node: the unit of a gang."""
 
@@ -87,6 +110,19 @@ class ReplicaGroup(Model):
     host_memory_mib: Annotated[int, Field(ge=0, le=100_000_000)] = 0
     max_per_node: Annotated[int, Field(ge=1, le=64)] | None = None
     """At most this many of the group's replicas on one node."""
+    slices: Annotated[tuple[Slice, ...], Field(max_length=4)] = ()
+    """The replicas come in parts that lie together, and these in smaller ones: the widest first."""
+    spread: Spread | None = None
+
+    @field_validator("slices")
+    @classmethod
+    def _slices_nest(cls, slices: tuple[Slice, ...], info: ValidationInfo) -> tuple[Slice, ...]:
+        wider = [(info.data.get("count", 0), -1)]
+        wider += [(s.size, LEVELS.index(s.level)) for s in slices]
+        for (size, level), (inner, narrower) in itertools.pairwise(wider):
+            if size % inner or narrower <= level:
+                raise ValueError("each slice must divide the one before it and be narrower")
+        return slices
 
     @model_validator(mode="after")
     def _share_of_one_device(self) -> Self:
@@ -106,6 +142,16 @@ class Preference(Selector):
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
+class Affinity(Model):
+    """How the job lies to running jobs whose affinity names the same key."""
+
+    key: Name
+    level: Level
+    mode: Literal["together", "apart"]
+    """together: in a domain of the level in which some of them lie, if there are any; apart: in
+    none in which one of them lies."""
+
+
 class Placement(Model):
     """Where the job may and would like to run.
 
@@ -119,6 +165,7 @@ class Placement(Model):
     """All replicas lie within one domain of this level."""
     preferred_level: Level | None = None
     """Tried first; by default the narrowest level that holds the gang."""
+    affinity: Annotated[tuple[Affinity, ...], Field(max_length=4)] = ()
 
 
 class Runtime(Model):
@@ -208,6 +255,9 @@ class PolicyParameters(Model):
     work that may not be preempted. All that is smaller waits longer for it."""
     gather_after_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 300, 3600, 86_400)
     """By tier: a gang gathers once it has waited so long."""
+    node_score: Literal["fragmentation", "best_fit"] = "fragmentation"
+    """Where a replica with a share or host parts goes: where it takes least of what the workload
+    mix could use, or where it leaves the least CPU and devices."""
     max_preemptions_per_round: Annotated[int, Field(ge=0, le=10_000)] = 64
     """No more claims are made in a round that has had so many victims."""
     requeue_backoff_s: Seconds = 30

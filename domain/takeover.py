@@ -33,7 +33,7 @@ from domain.placement import Blocked
 from domain.pool import MAX_TOMBSTONES, Passport, of_token
 from domain.refusals import Refused
 from domain.runs import Run
-from domain.shapes import Need
+from domain.shapes import Need, key_of
 from domain.specs import TIERS
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def _prepare(turn: Turn, command: OfferHandoff, at: int) -> str:
             last = "quota_exceeded"
             continue
         turn.work -= 1
-        found = placement.place(cell, Need(b"", -1, flavour.accelerator, spec))
+        key = key_of(flavour.accelerator, spec)
+        found = placement.place(cell, Need(key, -1, flavour.accelerator, spec))
         if isinstance(found, Blocked):
             last = found.reason
             continue

@@ -28,6 +28,8 @@ GPU: Final = "gpu"
 """Accelerator type of traces that name none."""
 HOST: Final = "cpu"
 """Type of a node without accelerators."""
+MODEL: Final = "model"
+"""Label of a node that names the model of its accelerators."""
 REGION: Final = "region"
 POOL: Final = "pool"
 """The account above all partitions' accounts when they form one pool."""
@@ -62,7 +64,7 @@ class Row(Struct, frozen=True, gc=False):
     cpu_milli: int = 0
     memory_mib: int = 0
     models: tuple[str, ...] = ()
-    """Accelerator types that it accepts; empty: any."""
+    """Values of the node label `model` that it accepts; empty: any."""
     deadline_s: int | None = None
     """On the same clock as `submit_s`."""
 
@@ -208,12 +210,13 @@ def _listed_node(line: int, record: Mapping[str, str]) -> RegisterNode:
     gpus = _number(record, "gpu")
     return RegisterNode(
         node=_name(record, "sn"),
-        accelerator=_name(record, "model") if gpus else HOST,
+        accelerator=GPU if gpus else HOST,
         kind="gpu" if gpus else "cpu",
         slots=gpus,
         host_cpu_milli=_number(record, "cpu_milli"),
         host_memory_mib=_number(record, "memory_mib"),
         path=FabricPath(region=REGION, cluster="openb", block="block", rack="rack"),
+        labels={MODEL: _name(record, "model")} if gpus else {},
     )
 
 
@@ -251,8 +254,9 @@ def _types(nodes: list[RegisterNode]) -> list[str]:
     return sorted(slots, key=lambda t: (slots[t] > 0, -slots[t], t))
 
 
-def _shape(row: Row, types: list[str], gpus_per_node: int, options: Options) -> Body:
-    wanted = row.models or tuple(t for t in types if t != HOST or not row.gpus)
+def shape_of(row: Row, types: list[str], gpus_per_node: int, options: Options) -> Body:
+    """A SubmitJob body without its job; `types` are those of the nodes, in order of preference."""
+    wanted = tuple(t for t in types if t != HOST or not row.gpus)
     shape: Body = {
         "queue": row.partition,
         "tier": row.tier,
@@ -263,8 +267,11 @@ def _shape(row: Row, types: list[str], gpus_per_node: int, options: Options) -> 
     }
     if options.checkpoint_s:
         shape["runtime"] = {"checkpoint_interval_s": options.checkpoint_s}
-    if options.apart:
-        shape["placement"] = {"require": [{"label": "cluster", "values": [row.partition]}]}
+    require = [{"label": "cluster", "values": [row.partition]}] if options.apart else []
+    if row.models:
+        require.append({"label": MODEL, "values": list(row.models)})
+    if require:
+        shape["placement"] = {"require": require}
     return shape
 
 
@@ -310,7 +317,7 @@ def scenario(
         key = (row.gpus, row.partition, row.tier, row.share_milli, row.cpu_milli, row.memory_mib)
         shape = shapes.get((*key, row.models))
         if shape is None:
-            shape = checked_shape(_shape(row, types, gpus_per_node, options))
+            shape = checked_shape(shape_of(row, types, gpus_per_node, options))
             shapes[(*key, row.models)] = shape
         due_ms = None
         if row.deadline_s is not None:

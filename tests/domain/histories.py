@@ -27,6 +27,30 @@ groups = st.one_of(
     ),
     st.builds(
         specs.ReplicaGroup,
+        count=st.just(4),
+        slots=st.sampled_from((1, 2, 4)),
+        slices=st.sampled_from(
+            (
+                (specs.Slice(size=2, level=specs.Level.NODE),),
+                (specs.Slice(size=2, level=specs.Level.RACK),),
+                (
+                    specs.Slice(size=4, level=specs.Level.BLOCK),
+                    specs.Slice(size=2, level=specs.Level.NODE),
+                ),
+            )
+        ),
+    ),
+    st.builds(
+        specs.ReplicaGroup,
+        count=st.integers(2, 4),
+        spread=st.builds(
+            specs.Spread,
+            level=st.sampled_from((specs.Level.NODE, specs.Level.RACK, specs.Level.BLOCK)),
+            max_replicas=st.integers(1, 2),
+        ),
+    ),
+    st.builds(
+        specs.ReplicaGroup,
         share_milli=st.sampled_from((250, 400, 600)),
         host_cpu_milli=st.sampled_from((0, 4000)),
     ),
@@ -56,6 +80,17 @@ placements = st.one_of(
         require=st.sampled_from(((), ZONE_A, RACKS)),
         forbid=st.sampled_from(((), (specs.Selector(label="cluster", values=("c1",)),))),
         prefer=st.sampled_from(((), (specs.Preference(label="zone", values=("b",), weight=3),))),
+    ),
+    st.builds(
+        specs.Placement,
+        affinity=st.tuples(
+            st.builds(
+                specs.Affinity,
+                key=st.sampled_from(("red", "blue")),
+                level=st.sampled_from((specs.Level.NODE, specs.Level.RACK)),
+                mode=st.sampled_from(("together", "apart")),
+            )
+        ),
     ),
 )
 runtimes = st.builds(

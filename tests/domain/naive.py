@@ -306,6 +306,44 @@ class Naive:
                 here = sum(r for n, r, g, _ in nodes if n == name and g == index)
                 assert group.max_per_node is None or here <= group.max_per_node
         self._one_domain([n[0] for n in nodes], spec.placement.required_level.value)
+        for index, group in enumerate(spec.groups):
+            self._check_rules(group, [(n, r) for n, r, g, _ in nodes if g == index])
+        for rule in spec.placement.affinity:
+            self._check_affinity(job, rule, {self._domain(n[0], rule.level) for n in nodes})
+
+    def _check_rules(self, group: Any, placed: list[tuple[str, int]]) -> None:
+        """Slices are whole in each domain of their level; no more lie together than may."""
+        spread = [] if group.spread is None else [(group.spread.level, group.spread.max_replicas)]
+        for level, most in spread:
+            together = self._by_domain(placed, level)
+            assert all(n <= most for n in together.values()), "spread"
+        for part in group.slices:
+            together = self._by_domain(placed, part.level)
+            assert all(n % part.size == 0 for n in together.values()), "slices"
+
+    def _by_domain(self, placed: list[tuple[str, int]], level: Any) -> dict[tuple[str, ...], int]:
+        found: dict[tuple[str, ...], int] = {}
+        for name, replicas in placed:
+            domain = self._domain(name, level)
+            found[domain] = found.get(domain, 0) + replicas
+        return found
+
+    def _check_affinity(self, job: NaiveJob, rule: Any, own: set[tuple[str, ...]]) -> None:
+        """The job lies with, and apart from, the others that name the key."""
+        others: set[tuple[str, ...]] = set()
+        for other in self.jobs.values():
+            keys = {a.key for a in other.spec.placement.affinity}
+            if other is not job and other.attempt is not None and rule.key in keys:
+                others |= {self._domain(n[0], rule.level) for n in other.attempt.nodes}
+        if rule.mode == "apart":
+            assert not own & others, "apart"
+        else:
+            assert not others or own <= others, "together"
+
+    def _domain(self, name: str, level: Any) -> tuple[str, ...]:
+        path = self.nodes[name].path
+        names = [*(getattr(path, part) for part in LEVELS), name]
+        return tuple(names[: [*LEVELS, "node"].index(level.value) + 1])
 
     def _one_domain(self, names: list[str], level: str) -> None:
         if level == "node":

@@ -133,4 +133,5 @@ def test_listed_nodes_have_the_type_of_their_model_or_none(tmp_path: Path) -> No
     )
     host, gpus = traces.listed_nodes(path)
     assert (host.accelerator, host.kind, host.slots) == (traces.HOST, "cpu", 0)
-    assert (gpus.accelerator, gpus.slots, gpus.host_cpu_milli) == ("V100M16", 4, 2000)
+    assert (gpus.accelerator, gpus.slots, gpus.host_cpu_milli) == (traces.GPU, 4, 2000)
+    assert (host.labels, gpus.labels) == ({}, {"model": "V100M16"})

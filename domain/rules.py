@@ -1,0 +1,165 @@
+"""Rules on where the replicas of a gang lie: slices, spreading, and other jobs beside them.
+
+Replicas are counted up the fabric tree: a node has room for so many, a domain for the sum of its
+children, less what a rule of its level takes: a slice that does not fit whole, or more than may lie
+together. Then they are handed down again. For one group the answer is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
+
+from domain.fabric import NODE
+from domain.specs import LEVELS, Affinity, ReplicaGroup
+
+if TYPE_CHECKING:
+    from domain.cell import Cell
+    from domain.nodes import Node
+    from domain.runs import Run
+    from domain.shapes import Need
+
+Item = TypeVar("Item")
+Tie = TypeVar("Tie", bound=tuple[int | str, ...])
+
+
+class Room(Protocol):
+    """A node with what it has left."""
+
+    node: Node
+
+    def replicas(self, group: ReplicaGroup) -> int: ...
+
+
+RoomT = TypeVar("RoomT", bound=Room)
+ROOT: Final = -1
+
+
+def greedy(items: list[tuple[int, Tie, Item]], want: int) -> list[tuple[Item, int]] | None:
+    """Take the largest items whole, and best fit for the rest: the fewest items.
+
+    Items are (how much it holds, tie-break, item); the answer is (item, how much of it).
+    """
+    if sum(i[0] for i in items) < want:
+        return None
+    items.sort(key=lambda i: (-i[0], i[1]))
+    chosen: list[tuple[Item, int]] = []
+    for position, (holds, _, item) in enumerate(items):
+        if holds < want:
+            chosen.append((item, holds))
+            want -= holds
+            continue
+        enough = [i for i in items[position:] if i[0] >= want]
+        best = min(enough, key=lambda i: (i[0], i[1]))
+        chosen.append((best[2], want))
+        return chosen
+    raise AssertionError("the sum says that there is enough")
+
+
+# --- slices and spreading -------------------------------------------------------------------------
+
+
+def ruled(group: ReplicaGroup) -> bool:
+    """True iff a rule says how the group's replicas lie to each other, beyond a node's."""
+    return bool(group.slices) or group.spread is not None
+
+
+class _Branch(Generic[RoomT]):
+    """A domain, or a node, and how many replicas may lie in it."""
+
+    def __init__(self, level: int, path: tuple[str, ...]) -> None:
+        self.level = level
+        self.path = path
+        self.children: dict[str, _Branch[RoomT]] = {}
+        self.room: RoomT | None = None
+        self.holds = 0
+
+    def count(self, group: ReplicaGroup) -> int:
+        if self.room is not None:
+            found = self.room.replicas(group)
+        else:
+            found = sum(c.count(group) for c in self.children.values())
+        self.holds = limited(group, self.level, found)
+        return self.holds
+
+    def share_out(self, want: int) -> list[tuple[RoomT, int]]:
+        """So many replicas, in the fewest children."""
+        if self.room is not None:
+            return [(self.room, want)]
+        items = [(c.holds, c.path, c) for c in self.children.values() if c.holds]
+        shares = greedy(items, want)
+        assert shares is not None, "it was counted that they fit"
+        return [placed for child, share in shares for placed in child.share_out(share)]
+
+
+def limited(group: ReplicaGroup, level: int, count: int) -> int:
+    """Of so many replicas for which there is room in a domain, those that the rules allow."""
+    if group.spread is not None and LEVELS.index(group.spread.level) == level:
+        count = min(count, group.spread.max_replicas)
+    for part in group.slices:
+        if LEVELS.index(part.level) == level:
+            count -= count % part.size
+    return count
+
+
+def choose(group: ReplicaGroup, rooms: Sequence[RoomT]) -> list[tuple[RoomT, int]] | None:
+    """Rooms for all replicas of the group; None if the rules leave no place for them."""
+    root: _Branch[RoomT] = _Branch(ROOT, ())
+    for room in rooms:
+        branch, path = root, (*room.node.rack.path, room.node.id)
+        for level, name in enumerate(path):
+            below = branch.children.get(name)
+            if below is None:
+                below = branch.children[name] = _Branch(level, path[: level + 1])
+            branch = below
+        branch.room = room
+    return root.share_out(group.count) if root.count(group) >= group.count else None
+
+
+# --- other jobs -----------------------------------------------------------------------------------
+
+
+class Lying(NamedTuple):
+    """Where the jobs of a key lie: domains of the rule's level."""
+
+    rule: Affinity
+    domains: set[tuple[str, ...]]
+
+
+def lying(cell: Cell, need: Need) -> list[Lying]:
+    """For each rule of the need, where jobs that name its key have their nodes."""
+    found = []
+    for rule in need.placement.affinity:
+        nodes: Mapping[str, int] = cell.keyed.get(rule.key, {})
+        depth = LEVELS.index(rule.level) + 1
+        domains = {_path(cell.nodes[id_])[:depth] for id_ in nodes}
+        found.append(Lying(rule, domains))
+    return found
+
+
+def obeys(where: Iterable[Lying], node: Node) -> bool:
+    """True iff a replica on the node lies with, and apart from, whom it should."""
+    path = _path(node)
+    for rule, domains in where:
+        inside = path[: LEVELS.index(rule.level) + 1] in domains
+        if inside if rule.mode == "apart" else domains and not inside:
+            return False
+    return True
+
+
+def _path(node: Node) -> tuple[str, ...]:
+    path = (*node.rack.path, node.id)
+    assert len(path) == NODE + 1, "a node lies in a domain of each level"
+    return path
+
+
+def count_keys(cell: Cell, run: Run, by: int) -> None:
+    """The run's replicas lie on their nodes: with `by` 1 from now on, with -1 no more."""
+    for rule in run.job.shape.spec.placement.affinity:
+        nodes = cell.keyed.setdefault(rule.key, {})
+        for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
+            nodes[id_] = nodes.get(id_, 0) + by
+            if not nodes[id_]:
+                del nodes[id_]
+        if not nodes:
+            del cell.keyed[rule.key]
