@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import secrets
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +57,11 @@ def taken_over(cell: Cell) -> Origin:
     return Origin(fleet, work)
 
 
+def new_session(cell: Cell) -> str:
+    """Makes the ids of what this process reports new, also if the last one died before a round."""
+    return f"r{cell.head.round}-{secrets.token_hex(4)}"
+
+
 async def live(
     settings: Settings, folder: Folder, origin: Origin | None, life: Life, listener: socket.socket
 ) -> None:
@@ -66,7 +72,7 @@ async def live(
         cell = await decider.recover()
         clock.start(cell.now_ms)
         origin = origin or taken_over(cell)
-        session = f"r{cell.head.round}"
+        session = new_session(cell)
         store = SqliteStore(folder.read_model)
         size = await ports.log.end()
         ledger = Ledger(ports.name, ports.log, ports.verifier, size, ports.snapshots)

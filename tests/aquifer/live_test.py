@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from aquifer.live import new_session
+from domain.cell import Cell
 from domain.ports import Message
 from streams.sqlite import Database, SqliteCommandSink
 
@@ -142,3 +144,9 @@ def test_a_live_cell_takes_jobs_over_http_and_goes_on_after_a_restart(tmp_path: 
     verdict = aquifer(folder, "audit", "verify")
     assert verdict["intact"]
     assert verdict["decided_again"] == verdict["rounds"] > before
+
+
+def test_a_process_that_died_before_a_round_leaves_its_ids_to_nobody() -> None:
+    """Else reports of the next one would be taken for duplicates, and lost."""
+    cell = Cell("c")
+    assert new_session(cell) != new_session(cell)

@@ -71,7 +71,7 @@ class Injector:
             case "hide":
                 for snapshots in self._all_snapshots():
                     snapshots.hidden.update(k[0] for k in snapshots.kept[-fault.n :])
-            case "standby":
+            case "standby" if not self._world.embedded:
                 self._world.start("standby", self._world.decide)
                 self._world.loop.outside_at(now + fault.for_s, self._world.kill, "standby")
             case "stranger":
@@ -145,7 +145,7 @@ class Injector:
         world.loop.pause(process)
         world.broker.silent(process)
         world.loop.outside_at(until, world.loop.resume, process)
-        current = world.processes.get(process.name) is process
+        current = world.processes.get(process.name) is process and not world.embedded
         if fault.kind == "zombie" and role is not None and current:
             self._zombies.append(process)
             del world.processes[process.name]

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from random import Random
 from typing import Any, Final
@@ -31,7 +31,7 @@ from streams.kafka_dispatch import ROUND_HEADER, KafkaDispatch
 from streams.project import Projection
 from streams.rounds import Place, Poisoned
 from streams.scenario import Outage
-from tests.simulation import workload
+from tests.simulation import embedded, workload
 from tests.simulation.broker import Broker, Record
 from tests.simulation.client import Client
 from tests.simulation.clients import Clients
@@ -64,6 +64,8 @@ class World:
         self.seed = seed
         self.work = work
         self.planned = planned
+        self.embedded = seed % 5 == 2
+        """The cell is one process, as in the embedded profile."""
         self.healed = False
         self.violation: Violation | None = None
         self.loop = VirtualLoop(random.getrandbits(64))  # type: ignore[abstract]
@@ -111,44 +113,56 @@ class World:
 
     def roles(self) -> dict[str, Role]:
         roles: dict[str, Role] = {
-            "decider": self.decide,
             "intake": self._take_in,
-            "dispatch": self.dispatch,
             **dict.fromkeys(self.stores, self.project),
+            **{client.name: client.run for client in self.clients},
         }
         if self.seed % 3 == 0:
             roles["intake-1"] = self._take_in
-        for n in range(len(self.work.fleets)):
-            roles[f"fleet-{n}"] = self._run_fleet
-        for client in self.clients:
-            roles[client.name] = client.run
-        return roles
+        if self.embedded:
+            return roles | {"decider": partial(embedded.play, self)}
+        fleets = {f"fleet-{n}": self._run_fleet for n in range(len(self.work.fleets))}
+        return roles | {"decider": self.decide, "dispatch": self._dispatch} | fleets
+
+    def decider(
+        self,
+        process: Process,
+        log: KafkaLog,
+        inbox: KafkaInbox,
+        on_believed: Callable[[Round, Cell], Awaitable[None]],
+        on_recovered: Callable[[Cell], Awaitable[None]],
+    ) -> Decider:
+        made = Decider(
+            CELL,
+            log,
+            inbox,
+            self.key,
+            self.key,
+            self.clock(process.name),
+            snapshots=self.snapshots,
+            remembered=self.remembered[process.name],
+            quarantined=self.quarantined,
+            settings=self.settings,
+            on_believed=on_believed,
+            on_recovered=on_recovered,
+        )
+        self.cells[process] = lambda: made._cell
+        return made
 
     async def decide(self, process: Process) -> None:
         async def told(round: Round, cell: Cell) -> None:
             self.guard(self.chain.check_round, process.name, round)
 
+        async def recovered(cell: Cell) -> None:
+            self.guard(self.chain.check_head, process.name, cell.head)
+
         async with KafkaLog(BUS, CELL) as log, KafkaInbox(BUS, CELL) as inbox:
-            decider = Decider(
-                CELL,
-                log,
-                inbox,
-                self.key,
-                self.key,
-                self.clock(process.name),
-                snapshots=self.snapshots,
-                remembered=self.remembered[process.name],
-                quarantined=self.quarantined,
-                settings=self.settings,
-                on_believed=told,
-            )
-            self.cells[process] = lambda: decider._cell
-            await decider.run()
+            await self.decider(process, log, inbox, told, recovered).run()
 
     async def _take_in(self, process: Process) -> None:
         await kafka_intake.take_in(BUS, CELL, self.identity, self.clock(process.name))
 
-    async def dispatch(self, process: Process) -> None:
+    async def _dispatch(self, process: Process) -> None:
         async with KafkaLog(BUS, CELL) as log, KafkaDispatch(BUS, CELL) as told:
             await dispatcher.dispatch(CELL, log, told, self.snapshots, self.key)
 
@@ -173,7 +187,7 @@ class World:
         fleet = Fleet(
             lambda start: self.work.work[start.job],
             patience_ms=500,
-            outages=[] if self.healed else self._outages({n.node for n in nodes}),
+            outages=self.outages({n.node for n in nodes}),
             origin_ms=START_MS,
         )
         clock = self.clock(process.name)
@@ -183,8 +197,10 @@ class World:
         key = Key(f"key-{process.name}")
         await kafka_fleet.run_fleet(BUS, CELL, fleet, clock, session, key.key_id, key.sign)
 
-    def _outages(self, nodes: set[str]) -> list[Outage]:
-        found = []
+    def outages(self, nodes: set[str]) -> list[Outage]:
+        found: list[Outage] = []
+        if self.healed:
+            return found
         for fault in self.planned:
             if fault.kind == "outage" and fault.who in nodes:
                 at_ms = int(fault.at_s * 1000)
@@ -377,10 +393,12 @@ class World:
                 orders.append(CancelJob(job=job.id))
         if orders and not self.clients[0].waiting:
             self.clients[0].order(orders, self.loop.time())
+        roles = self.roles()
         for n, indexes in enumerate(self.work.fleets):
             if any(self.work.nodes[i].node not in nodes for i in indexes):
-                self.kill(f"fleet-{n}")
-                self.start(f"fleet-{n}", self._run_fleet)
+                name = "decider" if self.embedded else f"fleet-{n}"
+                self.kill(name)
+                self.start(name, roles[name])
 
     def _left(self) -> str | None:
         """What is still to be done; None if there is nothing."""
