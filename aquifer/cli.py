@@ -16,6 +16,7 @@ from aquifer import (
     serve,
     simulate,
     submit,
+    what_if,
 )
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(simulate.simulate)
+app.command()(what_if.what_if)
 app.command()(submit.submit)
 app.command()(submit.cancel)
 app.command()(submit.send)

@@ -17,6 +17,7 @@ from streams.export import FileLog
 from streams.keys import KeyRing
 from streams.reader import Readable
 from streams.remembered import RememberedHead
+from streams.snapshots import FileSnapshots
 
 if TYPE_CHECKING:
     from aquifer.settings import Settings
@@ -38,6 +39,8 @@ class Source(Struct, frozen=True):
     """Records in it, about."""
     file: FileLog | None = None
     """Set if it is an exported file, which has to be whole."""
+    snapshots: FileSnapshots | None = None
+    """States of the cell that were kept beside it."""
 
 
 @asynccontextmanager
@@ -50,7 +53,8 @@ async def opened(settings: Settings, path: Path | None, keys: Path | None) -> As
         folder = Folder(settings.state_dir)
         async with KafkaLog(settings.kafka, settings.cell) as log:
             ring, head = _ring(keys or folder.ring), _head(folder)
-            yield Source(log, settings.cell, ring, head, await log.end())
+            kept = _snapshots(folder)
+            yield Source(log, settings.cell, ring, head, await log.end(), snapshots=kept)
     elif (folder_or_none := _folder(settings, path)) is not None:
         async with _embedded(folder_or_none, keys) as source:
             yield source
@@ -70,9 +74,14 @@ async def _embedded(folder: Folder, keys: Path | None) -> AsyncIterator[Source]:
     database = Database(folder.ledger)
     try:
         log = SqliteLog(database)
-        yield Source(log, await _cell_of(log), ring, head, await log.end())
+        cell = await _cell_of(log)
+        yield Source(log, cell, ring, head, await log.end(), snapshots=_snapshots(folder))
     finally:
         database.close()
+
+
+def _snapshots(folder: Folder) -> FileSnapshots | None:
+    return FileSnapshots(folder.snapshots) if folder.snapshots.is_dir() else None
 
 
 def _folder(settings: Settings, path: Path | None) -> Folder | None:

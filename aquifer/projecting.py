@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from aquifer.moments import NOW, Moment
 from aquifer.output import progress
 from projections.projector import Projector
 from projections.store import Applied, Store
 from streams.reader import LedgerReader, Readable
 
 if TYPE_CHECKING:
-    from domain.ledger import Header, Verifier
+    from domain.ledger import Verifier
     from domain.ports import Snapshots
     from projections.tables import Key, Row
 
@@ -30,21 +31,6 @@ class Ledger(Struct, frozen=True):
     size: int
     """Records in the log, about."""
     snapshots: Snapshots | None = None
-
-
-class Moment(Struct, frozen=True):
-    """A point in a ledger's history: the last round up to a number, or up to a time."""
-
-    round: int | None = None
-    at_ms: int | None = None
-
-    def is_before(self, header: Header) -> bool:
-        """True iff the round of this header comes after the moment."""
-        late = self.at_ms is not None and header.now_ms > self.at_ms
-        return late or (self.round is not None and header.round > self.round)
-
-
-NOW: Final = Moment()
 
 
 async def _begin(ledger: Ledger, store: Store) -> tuple[Projector, LedgerReader]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import httpx
 
     from aquifer.ledgers import Source
-    from aquifer.projecting import Ledger, Moment
+    from aquifer.moments import Moment
+    from aquifer.projecting import Ledger
     from aquifer.settings import Settings
     from projections.store import Store
     from streams.snapshots import FileSnapshots
@@ -112,17 +113,9 @@ def _story(job: dict[str, Any]) -> Iterator[str]:
 
 
 def _moment(at: str | None) -> Moment | None:
-    from aquifer.projecting import Moment
-    from streams.envelope import parse_time_ms
+    from aquifer.moments import moment_of
 
-    if at is None:
-        return None
-    if at.isdecimal():
-        return Moment(round=int(at))
-    try:
-        return Moment(at_ms=parse_time_ms(at))
-    except ValueError as error:
-        raise Misuse(f"--at: {at!r} {error}") from error
+    return None if at is None else moment_of(at, "--at")
 
 
 async def _ask(

@@ -19,6 +19,7 @@ from domain.pool_specs import (
     Stock,
     Token,
 )
+from domain.replays import Replay
 from domain.specs import (
     LEVELS,
     Deadline,
@@ -238,6 +239,8 @@ class SetPolicy(Model):
     type: Literal["SetPolicy"] = "SetPolicy"
     parameters: PolicyParameters
     reason: Text = ""
+    replay: Replay | None = None
+    """What `aquifer what-if --sign` found; needed where the policy in force requires it."""
 
 
 # --- regions and their peers ----------------------------------------------------------------------

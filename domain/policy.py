@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from domain import replays
 from domain.commands import SetPolicy
 from domain.facts import PolicySet
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 
 def set_policy(turn: Turn, command: SetPolicy, at: int) -> None:
+    cell = turn.cell
+    if cell.policy.require_replay:
+        replays.require(command.replay, command.parameters, cell.policy_version, cell.head.round)
     turn.emit(PolicySet(at, turn.cell.policy_version + 1))
 
 

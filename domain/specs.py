@@ -264,3 +264,5 @@ class PolicyParameters(Model):
     """Wait after an attempt failed by itself, doubled for each further failure."""
     duplicate_window_s: Annotated[int, Field(ge=60, le=MAX_S)] = 7 * 86_400
     """How long a command's id is remembered; an older command is refused as stale."""
+    require_replay: bool = False
+    """The next policy needs a replay of recorded demand that passed its gates."""

@@ -36,6 +36,8 @@ class Work(Struct, frozen=True, gc=False):
     """Execution time from nothing to the end; None: it never ends by itself."""
     failures: int = 0
     """So many first attempts fail, half way through what they had left to do."""
+    startup_ms: int = 0
+    """Of the execution time, until an attempt reports that it runs."""
 
 
 def estimated(start: Start) -> Work:
@@ -112,6 +114,10 @@ class Agent:
         self._renew_after(spec, now_ms)
         self._at(self._urgent, now_ms, lambda now: None)
 
+    def know_saved(self, job: str, kept_ms: int) -> None:
+        """The job has so much work in a checkpoint, of an attempt before this agent's time."""
+        self._saved_ms[job] = kept_ms
+
     def know_node(self, spec: RegisterNode, now_ms: int) -> None:
         """The node is up and registered already, as after a restart of the agent alone."""
         self._nodes[spec.node] = spec
@@ -187,7 +193,8 @@ class Agent:
     def _plan(self, execution: _Execution) -> None:
         start = execution.start
         work = self._work_of(start)
-        self._at(self._patient, start.started_ms, lambda now: self._running(execution))
+        up_ms = start.started_ms + work.startup_ms // self._speed
+        self._at(self._patient, up_ms, lambda now: self._running(execution))
         if work.ms is not None:
             left = max(0, work.ms - execution.kept_ms)
             fails = start.attempt <= work.failures

@@ -46,7 +46,7 @@ class _Submitted(Struct, frozen=True):
     deadline: _Due | None = None
 
 
-_submitted: Final = msgspec.json.Decoder(_Submitted)
+submitted_of: Final = msgspec.json.Decoder(_Submitted).decode
 
 
 class _Tier:
@@ -66,7 +66,7 @@ class _Tier:
         return {
             "jobs_finished": finished,
             "queue_mean_s": round(self.waited_ms / max(1, finished) / 1000, 1),
-            "jct_mean_s": _mean_s(self.completed_ms),
+            "jct_mean_s": mean_s(self.completed_ms),
             "with_deadline": self.with_deadline,
             "in_time": self.in_time,
         }
@@ -122,6 +122,19 @@ class Measure:
             JobCancelled: self._gone,
         }
 
+    def begin(self, cell: Cell) -> None:
+        """Count the jobs that a cell has already as submitted; without it a cell is empty."""
+        for job in cell.jobs.values():
+            self.submitted += 1
+            shape = job.shape
+            live = _Job(job.seniority_ms, shape.queue.id, shape.tier, job.deadline_ms)
+            self._live[job.id] = live
+            live.run_ms = MILLI * job.attained_slot_s // shape.slots if shape.slots else 0
+            if job.run is not None and job.run.started_ms:
+                live.started_ms, live.size = job.run.started_ms, shape.size
+                self._busy += live.size
+                self._running += 1
+
     @property
     def unfinished(self) -> int:
         return len(self._live)
@@ -147,7 +160,7 @@ class Measure:
 
     def _admitted(self, fact: JobAdmitted, round: Round, cell: Cell, now_ms: int) -> None:
         body = round.commands[fact.command]
-        submitted = _submitted.decode(bytes(body.data))
+        submitted = submitted_of(bytes(body.data))
         shape, due = cell.shapes[fact.shape], submitted.deadline
         due_ms = due.finish_by_ms if due is not None else 0
         self._live[submitted.job] = _Job(now_ms, shape.queue.id, shape.tier, due_ms)
@@ -222,7 +235,7 @@ class Measure:
 
     def queue_mean_s(self) -> dict[str, float]:
         """Mean waiting of the jobs that finished, by queue."""
-        return {queue: _mean_s(waited) for queue, waited in sorted(self._waited_ms.items())}
+        return {queue: mean_s(waited) for queue, waited in sorted(self._waited_ms.items())}
 
     def report(self, last_submission_ms: int) -> dict[str, Any]:
         """The numbers of a run; waiting is all time between submission and end without a run."""
@@ -237,10 +250,10 @@ class Measure:
             "jobs_unfinished": self.unfinished,
             "refusals": dict(sorted(self.refused.items())),
             "other_refusals": dict(sorted(self.other_refused.items())),
-            "queue_mean_s": _mean_s(waited),
-            "queue_p50_s": _rank_s(waited, 50),
-            "queue_p99_s": _rank_s(waited, 99),
-            "jct_mean_s": _mean_s(self._completed_ms),
+            "queue_mean_s": mean_s(waited),
+            "queue_p50_s": rank_s(waited, 50),
+            "queue_p99_s": rank_s(waited, 99),
+            "jct_mean_s": mean_s(self._completed_ms),
             "tiers": {
                 name: tier.report()
                 for name, tier in zip(TIERS, self._tiers, strict=True)
@@ -254,11 +267,11 @@ class Measure:
         }
 
 
-def _mean_s(values_ms: Sequence[int]) -> float:
+def mean_s(values_ms: Sequence[int]) -> float:
     return round(sum(values_ms) / len(values_ms) / 1000, 1) if values_ms else 0.0
 
 
-def _rank_s(ordered_ms: Sequence[int], percent: int) -> float:
+def rank_s(ordered_ms: Sequence[int], percent: int) -> float:
     """The nearest-rank percentile."""
     if not ordered_ms:
         return 0.0

@@ -88,14 +88,19 @@ class LedgerReader:
 
 
 async def restore(
-    name: str, log: Readable, verifier: Verifier, snapshots: Snapshots | None
+    name: str,
+    log: Readable,
+    verifier: Verifier,
+    snapshots: Snapshots | None,
+    not_after: int | None = None,
 ) -> tuple[Cell, LedgerReader]:
     """The cell of the newest snapshot that its ledger bears out, and a reader that stands there.
 
-    A snapshot counts if it is whole and the record at its position has its hash. Without one the
-    cell is empty, and the reader stands at the log's start.
+    A snapshot counts if it is whole and the record at its position has its hash; with `not_after`
+    if it is of that round or before. Without one the cell is empty, and the reader stands at the
+    log's start.
     """
-    kept = whole(snapshots, name, Cell) if snapshots is not None else ()
+    kept = whole(snapshots, name, Cell, not_after) if snapshots is not None else ()
     for cell, position in kept:
         if await _stands(log, verifier, position, cell.head):
             return cell, LedgerReader(log, name, verifier, cell.head, position)

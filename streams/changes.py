@@ -1,0 +1,68 @@
+"""What a what-if changes: the policy, nodes, or quotas. Of these the recorded commands say no more.
+
+A change counts from the window's start. What it names is as the change says for all of the window:
+a recorded command for the same thing is put right, or left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from domain.cell import Cell
+from domain.commands import Command, RegisterNode, RemoveNode, SetPolicy, SetQuota
+from domain.ledger import Accepted, canonical
+from domain.specs import PolicyParameters
+from streams.envelope import body_of
+from streams.learn import Learned
+
+_body: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Change(Struct):
+    policy: PolicyParameters | None = None
+    nodes: dict[str, RegisterNode | None] = {}
+    """By name; None: the node is not there."""
+    quotas: dict[str, SetQuota] = {}
+    """By account."""
+
+    def added(self, cell: Cell, learned: Learned) -> Iterator[Command]:
+        """What has to be said at the window's start; the rest is put right where it is recorded."""
+        if self.policy is not None and self.policy != cell.policy:
+            yield SetPolicy(parameters=self.policy)
+        for account, quota in self.quotas.items():
+            if account in cell.accounts or account not in learned.accounts:
+                yield quota
+        for name, spec in self.nodes.items():
+            if spec is None:
+                if name in cell.nodes:
+                    yield RemoveNode(node=name)
+            elif name in cell.nodes or name not in learned.nodes:
+                yield spec.model_copy(update={"lease_s": 0})
+
+    def of(self, command: Accepted) -> Accepted | None:
+        """The command as the change has it; None if it is left out."""
+        if command.type == SetPolicy.__name__ and self.policy is not None:
+            said = SetPolicy.model_validate_json(bytes(command.data))
+            return command if said.parameters == self.policy else None
+        if command.type == SetQuota.__name__ and self.quotas:
+            quota = self.quotas.get(_body(command.data)["account"])
+            return command if quota is None else _with(command, quota)
+        if command.type.endswith("Node") and self.nodes:
+            name = _body(command.data)["node"]
+            if name in self.nodes:
+                spec = self.nodes[name]
+                if spec is None:
+                    return None
+                if command.type == RegisterNode.__name__:
+                    lease_s = _body(command.data).get("lease_s", 0)
+                    return _with(command, spec.model_copy(update={"lease_s": lease_s}))
+        return command
+
+
+def _with(command: Accepted, instead: Command) -> Accepted:
+    return replace(command, data=Raw(canonical(body_of(instead))))
