@@ -18,6 +18,7 @@ from domain.facts import (
     AttemptRunning,
     AttemptStarted,
     CheckpointRecorded,
+    HandoffAccepted,
     JobAdmitted,
     NodeLost,
 )
@@ -97,6 +98,7 @@ class Lessons:
             AttemptEnded: self._ended,
             NodeLost: self._lost,
             JobAdmitted: self._admitted,
+            HandoffAccepted: self._accepted,
         }
 
     def read(self, round: Round) -> None:
@@ -158,6 +160,10 @@ class Lessons:
             1000 * runtime.get("checkpoint_write_s", 0),
             None if estimate_s is None else 1000 * estimate_s,
         )
+
+    def _accepted(self, fact: HandoffAccepted, round: Round, failed: set[str]) -> None:
+        """A job from another region: what it had kept there is not known here."""
+        self._needs.setdefault(fact.job, _Need(0, 0, None))
 
     def _started(self, fact: AttemptStarted, round: Round, failed: set[str]) -> None:
         need = self._needs[fact.job]

@@ -13,6 +13,8 @@ from domain.cell import Cell
 from domain.facts import (
     AttemptEnded,
     AttemptStarted,
+    HandoffAccepted,
+    HandoffReleased,
     JobAdmitted,
     JobCancelled,
     JobFailed,
@@ -81,11 +83,17 @@ class Outcomes:
                     name = submitted_of(bytes(round.commands[fact.command].data)).job
                     account = shape.queue.account.id
                     self.jobs[name] = Outcome(account, shape.tier, now_ms)
+                case HandoffAccepted() if fact.job in cell.jobs:
+                    job = cell.jobs[fact.job]
+                    account = job.shape.queue.account.id
+                    self.jobs[fact.job] = Outcome(account, job.shape.tier, job.seniority_ms)
                 case AttemptStarted():
                     self._started(fact.job, now_ms)
                 case AttemptEnded():
                     self._attempt_ended(fact, now_ms)
-                case JobFinished() | JobFailed() | JobCancelled() if fact.job in self.jobs:
+                case JobFinished() | JobFailed() | JobCancelled() | HandoffReleased() if (
+                    fact.job in self.jobs
+                ):
                     outcome = self.jobs[fact.job]
                     outcome.ended_ms, outcome.end = now_ms, type(fact).__name__
 
