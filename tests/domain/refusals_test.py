@@ -11,7 +11,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 import domain
-from domain import accounts, cell, jobs, nodes, reservations, specs
+from domain import accounts, cell, jobs, nodes, replays, reservations, specs
 from domain import commands as c
 from domain.decide import decide
 from domain.ledger import ENGINE, Accepted, Header
@@ -46,7 +46,16 @@ def report(state: str, **fields: object) -> c.ReportAttempt:
     return c.ReportAttempt.model_validate(named)
 
 
+GATE = c.SetPolicy(parameters=specs.PolicyParameters(require_replay=True))
+UNTRIED = replays.Replay(
+    report="0" * 64, parameters="0" * 64, policy_version=1, first_round=1, last_round=1
+)
 SIMPLE: dict[str, tuple[tuple[c.Command, ...], c.Command]] = {
+    "replay_required": ((GATE,), c.SetPolicy(parameters=specs.PolicyParameters())),
+    "replay_failed": (
+        (GATE,),
+        c.SetPolicy(parameters=specs.PolicyParameters(), replay=UNTRIED),
+    ),
     "unknown_account": ((), account("x", parent="nobody")),
     "unknown_account of a window": ((), window(account="nobody")),
     "not_a_tree": ((account("b", "p", parent="a"),), account("a", "q", parent="b")),
