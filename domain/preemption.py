@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from domain import ordering
+from domain import ordering, part_eviction
 from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
 from domain.specs import TIERS
 
@@ -171,12 +171,15 @@ def for_shape(turn: Turn, victims: Victims, shape: Shape, job: Job) -> tuple[int
     waited_ms = turn.header.now_ms - job.seniority_ms
     delay_ms = turn.cell.policy.queue_delay_s[shape.tier] * 1000
     for flavour, need in enumerate(shape.needs):
-        if not need.plain or shape.spec.flavours[flavour].after_wait_s:
+        part = part_eviction.may_claim(need)
+        if not (need.plain or part) or shape.spec.flavours[flavour].after_wait_s:
             continue
         groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
         wanted = Wanted(need.classes(turn.cell), groups, need.required)
         for eligible in victims.of(shape, job, need.accelerator):
-            found = plan(turn, wanted, eligible)
+            found = (
+                part_eviction.plan(turn, need, eligible) if part else plan(turn, wanted, eligible)
+            )
             if found is not None:
                 found = _with_quota(shape, need.accelerator, found, eligible)
             if found is None:

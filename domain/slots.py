@@ -119,9 +119,17 @@ def freed(cell: Cell, node: Node, freed: int) -> None:
 
 
 def ready_claims(cell: Cell) -> list[Run]:
-    """Claims that wait for no slots any more, in the order of their jobs."""
-    ready = [run for run in cell.claims if not run.missing]
+    """Claims that wait for nothing any more, in the order of their jobs."""
+    ready = [run for run in cell.claims if not run.missing and _has_host_parts(cell, run)]
     return sorted(ready, key=lambda r: r.job.number)
+
+
+def _has_host_parts(cell: Cell, run: Run) -> bool:
+    """False iff others still use host parts that the claim has taken already."""
+    if run.job.shape.plain:
+        return True
+    nodes = (cell.nodes[placed[0]] for placed in run.nodes)
+    return all(n.free_cpu_milli >= 0 and n.free_memory_mib >= 0 for n in nodes)
 
 
 def runs_in(cell: Cell, reservation: Reservation) -> list[Run]:

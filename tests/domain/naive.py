@@ -367,7 +367,7 @@ class Naive:
             attempt = job.attempt
             for name, replicas, index, device in attempt.nodes if attempt else ():
                 group = job.spec.groups[index]
-                if attempt is not None and not attempt.waits:
+                if attempt is not None and attempt.started:
                     cpu = host.setdefault(name, [0, 0])
                     cpu[0] += replicas * group.host_cpu_milli
                     cpu[1] += replicas * group.host_memory_mib

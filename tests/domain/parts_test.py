@@ -10,9 +10,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from domain import specs
 from domain.cell import Cell
-from domain.commands import CancelJob, CordonNode, SetPolicy, SubmitJob
+from domain.commands import CancelJob, CordonNode, ReportAttempt, SetPolicy, SubmitJob
 from domain.decide import decide
-from domain.facts import AttemptStarted, MixEntry, WorkloadMixPublished
+from domain.facts import (
+    AttemptStarted,
+    JobClaimed,
+    MixEntry,
+    PreemptionDecided,
+    WorkloadMixPublished,
+)
 from domain.fragmentation import UNIT, stranded, worth_of
 from domain.ledger import Round, canonical
 from domain.nodes import Node
@@ -210,9 +216,10 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def parts_are_not_given_twice(self) -> None:
+        claimed = {placed[0] for run in self.given.cell.claims for placed in run.nodes}
         for here in self.given.cell.nodes.values():
-            assert here.free_cpu_milli >= 0
-            assert here.free_memory_mib >= 0
+            assert here.id in claimed or here.free_cpu_milli >= 0
+            assert here.id in claimed or here.free_memory_mib >= 0
             assert all(0 < used <= 1000 for used in here.partial.values())
             assert all(0 <= device < here.spec.slots for device in here.partial)
             assert 0 <= here.used <= here.spec.slots
@@ -291,3 +298,40 @@ def test_the_mix_is_published_as_admissions_double_and_only_for_parts() -> None:
     (first, *_), mix = given.cell.mix.entries, given.cell.mix
     assert (first.share_milli, first.replicas, mix.due) == (400, 4, 12)
     assert Cell.restore(given.cell.snapshot()).mix.state() == mix.state()
+
+
+def test_a_replica_with_host_parts_claims_the_cheapest_room_and_starts_when_all_of_it_is_free() -> (
+    None
+):
+    given = Given()
+    quota = specs.Quota(accelerator="h100", nominal=16)
+    given.round(account("a", "q").model_copy(update={"quotas": (quota,)}))
+    for name in ("n0", "n1"):
+        given.round(node(name, slots=8, host_cpu_milli=10_000, host_memory_mib=100))
+    eager = specs.PolicyParameters(min_run_s=(0, 0, 0, 0), queue_delay_s=(0, 0, 0, 0))
+    given.round(SetPolicy(parameters=eager))
+
+    def wants(name: str, slots: int, cpu: int, tier: specs.Tier) -> SubmitJob:
+        group = specs.ReplicaGroup(slots=slots, host_cpu_milli=cpu, host_memory_mib=10)
+        return job(name, groups=(group,), tier=tier)
+
+    basic, premium = specs.Tier.BASIC, specs.Tier.PREMIUM
+    old = [("big", 8, 1000), ("fed", 1, 6000), ("thin", 1, 3000)]
+    for name, slots, cpu in old:
+        given.round(wants(name, slots, cpu, basic))
+        given.round(ReportAttempt(job=name, attempt=1, state="running"), after_s=1)
+    big, other = (given.cell.jobs[n].run for n in ("big", "fed"))
+    assert big is not None
+    assert other is not None
+    assert big.nodes[0][0] != other.nodes[0][0]
+    facts = given.facts(wants("above", 1, 4000, premium), after_s=100)
+    decided = of(PreemptionDecided, facts)[0]
+    assert [v.job for v in decided.victims] == ["thin"], "it has run for the shorter time"
+    claimed = of(JobClaimed, facts)[0]
+    assert (claimed.nodes, claimed.waits_for) == ([(other.nodes[0][0], 1, 0, -1)], [])
+    here = given.cell.nodes[other.nodes[0][0]]
+    assert here.free_cpu_milli == -3000, "the claim has taken what the victim still uses"
+    assert not of(AttemptStarted, given.facts(after_s=1))
+    ended = given.facts(ReportAttempt(job="thin", attempt=1, state="stopped"), after_s=1)
+    assert [f.job for f in of(AttemptStarted, ended)] == ["above"]
+    assert here.free_cpu_milli == 0
