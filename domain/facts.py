@@ -28,7 +28,7 @@ class Why(Struct, frozen=True, gc=False, omit_defaults=True):
     """Nodes (or, for a gang, domains) that could have taken it."""
     chosen: str
     score: tuple[int, ...]
-    """Left-over slots first; the smaller score won."""
+    """Left-over slots first, or the worth that parts of a node lose; the smaller score won."""
     runner_up: str | None = None
     runner_up_score: tuple[int, ...] | None = None
     flavour: int = 0

@@ -11,7 +11,7 @@ Fragmentation" (ATC '23), which weighs by the requests that a node can no longer
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domain.facts import Labels, MixEntry
 
@@ -77,28 +77,37 @@ class Worth:
         return cpu_milli * WHOLE // self.cpu_milli if self.cpu_milli else 0
 
 
-def worth_of(
-    entries: Sequence[MixEntry],
-    classes: Sequence[NodeClass],
-    class_: NodeClass,
-    host_cpu_milli: int,
-) -> Worth:
-    """Worth on nodes of a class with so much host CPU, if `classes` are all that there are."""
-    asked = [e for e in entries if e.accelerator == class_.accelerator and e.slots]
+class Asked(NamedTuple):
+    """What the mix asks of the nodes of one accelerator type."""
+
+    weighed: list[tuple[MixEntry, int]]
+    """By how often it is asked, and how few of all slots may serve it."""
+    cpu_milli: int
+    """Host CPU for a whole device, on the mean."""
+
+
+def asked_of(entries: Sequence[MixEntry], classes: Iterable[NodeClass], accelerator: str) -> Asked:
+    """What is asked of the nodes of a type, if `classes` are all that there are."""
+    asked = [e for e in entries if e.accelerator == accelerator and e.slots]
     replicas = sum(e.replicas for e in asked)
     milli = sum(e.replicas * e.slots * e.share_milli for e in asked)
-    peers = [c for c in classes if c.accelerator == class_.accelerator]
+    cpu_milli = sum(e.host_cpu_milli for e in asked) * WHOLE // milli if milli else 0
+    peers = [c for c in classes if c.accelerator == accelerator]
     slots = sum(c.slots * c.size for c in peers)
     weighed = []
     for entry in asked:
-        if serves(class_, entry):
-            serving = sum(c.slots * c.size for c in peers if serves(c, entry))
-            weight = UNIT * entry.replicas * slots // (replicas * max(1, serving))
-            weighed.append((entry, weight))
-    cpu_milli = sum(e.host_cpu_milli for e in asked) * WHOLE // milli if milli else 0
+        anyone = not entry.require and not entry.forbid
+        serving = slots if anyone else sum(c.slots * c.size for c in peers if serves(c, entry))
+        weighed.append((entry, UNIT * entry.replicas * slots // (replicas * max(1, serving))))
+    return Asked(weighed, cpu_milli)
+
+
+def worth_of(asked: Asked, class_: NodeClass, host_cpu_milli: int) -> Worth:
+    """Worth on nodes of a class with so much host CPU."""
+    cpu_milli = asked.cpu_milli
     if class_.slots:
         cpu_milli = min(cpu_milli, host_cpu_milli * FED_MILLI // (WHOLE * class_.slots))
-    return Worth(weighed, cpu_milli)
+    return Worth((w for w in asked.weighed if serves(class_, w[0])), cpu_milli)
 
 
 def serves(class_: NodeClass, entry: MixEntry) -> bool:

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domain.fabric import NodeClass
-from domain.fragmentation import WHOLE, Worth, stranded, worth_of
+from domain.fragmentation import WHOLE, Asked, Worth, asked_of, stranded, worth_of
 from domain.nodes import allows
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class Parts:
         self._built: tuple[object, ...] | None = None
         self._scored = False
         self._kinds: dict[tuple[int, int], Kind] = {}
+        self._asked: dict[str, Asked] = {}
         self._buckets: list[Bucket] = []
         self._offers: dict[tuple[object, ...], tuple[list[int], list[tuple[int, Bucket]]]] = {}
         self._known: dict[int, _Known] = {}
@@ -230,7 +231,7 @@ class Parts:
 
     def _build(self) -> None:
         cell = self.cell
-        for cache in (self._kinds, self._offers, self._known, self._no_room):
+        for cache in (self._kinds, self._asked, self._offers, self._known, self._no_room):
             cache.clear()
         self._buckets.clear()
         self._gains += 1
@@ -276,11 +277,17 @@ class Parts:
         key = (node.class_.id, cpu_milli)
         kind = self._kinds.get(key)
         if kind is None:
-            entries = self.cell.mix.entries if self._scored else []
-            classes = list(self.cell.fabric.classes.values())
-            worth = worth_of(entries, classes, node.class_, cpu_milli)
+            worth = worth_of(self._asked_of(node.class_.accelerator), node.class_, cpu_milli)
             kind = self._kinds[key] = Kind(node.class_, worth)
         return kind
+
+    def _asked_of(self, accelerator: str) -> Asked:
+        asked = self._asked.get(accelerator)
+        if asked is None:
+            entries = self.cell.mix.entries if self._scored else []
+            classes = self.cell.fabric.classes.values()
+            asked = self._asked[accelerator] = asked_of(entries, classes, accelerator)
+        return asked
 
 
 def _by_preference(need: Need, classes: Sequence[NodeClass]) -> Iterable[Sequence[NodeClass]]:

@@ -19,7 +19,7 @@ from domain.facts import (
     PreemptionDecided,
     WorkloadMixPublished,
 )
-from domain.fragmentation import UNIT, stranded, worth_of
+from domain.fragmentation import UNIT, asked_of, stranded, worth_of
 from domain.ledger import Round, canonical
 from domain.nodes import Node
 from tests.domain.given import Given, job, node, of
@@ -251,7 +251,7 @@ def cell_of(*models: str) -> Cell:
 def test_a_rest_is_worth_the_whole_shares_that_it_holds() -> None:
     cell = cell_of("new")
     class_ = cell.nodes["n0"].class_
-    worth = worth_of([entry(1, 300), entry(4)], [class_], class_, 80_000)
+    worth = worth_of(asked_of([entry(1, 300), entry(4)], [class_], "h100"), class_, 80_000)
     half = UNIT // 2
     assert [worth.shared(r) for r in (1000, 899, 300, 299)] == [
         900 * half,
@@ -267,19 +267,20 @@ def test_what_few_nodes_serve_weighs_more_there() -> None:
     classes = list(cell.fabric.classes.values())
     old, new = cell.nodes["n0"].class_, cell.nodes["n1"].class_
     entries = [entry(1, replicas=3), entry(1, replicas=1, require=(("model", ("old",)),))]
-    assert worth_of(entries, classes, new, 80_000).shared(1000) == 1000 * UNIT * 3 // 4
-    assert worth_of(entries, classes, old, 80_000).shared(1000) == 1000 * (UNIT * 3 // 4 + UNIT)
+    asked = asked_of(entries, classes, "h100")
+    assert worth_of(asked, new, 80_000).shared(1000) == 1000 * UNIT * 3 // 4
+    assert worth_of(asked, old, 80_000).shared(1000) == 1000 * (UNIT * 3 // 4 + UNIT)
 
 
 def test_devices_beyond_what_the_cpu_feeds_are_stranded() -> None:
     cell = cell_of("new")
     class_ = cell.nodes["n0"].class_
-    worth = worth_of([entry(1, replicas=2, cpu=12_000)], [class_], class_, 80_000)
+    worth = worth_of(asked_of([entry(1, replicas=2, cpu=12_000)], [class_], "h100"), class_, 80_000)
     assert worth.cpu_milli == 6000
     assert worth.fed_milli(18_000) == 3000
     assert stranded(-500, 2000) == 1500 * UNIT
     assert stranded(700, -1000) == -700 * UNIT
-    frugal = worth_of([entry(1, cpu=50_000)], [class_], class_, 80_000)
+    frugal = worth_of(asked_of([entry(1, cpu=50_000)], [class_], "h100"), class_, 80_000)
     assert frugal.cpu_milli == 9000, "nine tenths of its own CPU: an unused node is not stranded"
 
 
