@@ -21,6 +21,7 @@ from domain.cell import Cell
 from domain.decide import decide
 from domain.facts import ShapeBlocked
 from domain.ledger import ENGINE, Accepted, Header, canonical
+from domain.scheduling import TURN_MS
 from domain.slots import ready_claims
 from domain.timers import next_due_ms
 from tests.domain.given import Given, job, node
@@ -394,12 +395,12 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_due_before_the_next_due_moment(self) -> None:
-        """A decider that sleeps until then misses nothing."""
+        """A decider that sleeps until then misses nothing (but for the pace of turns)."""
         cell = self.given.cell
         if cell.unfinished:
             return
         due_ms = next_due_ms(cell)
-        idle_ms = cell.now_ms + 86_400_000 if due_ms is None else due_ms - 1
+        idle_ms = cell.now_ms + 86_400_000 if due_ms is None else due_ms - TURN_MS
         if idle_ms > cell.now_ms:
             sleeper = Cell.restore(cell.snapshot())
             round = decide(sleeper, Header(cell.head.round + 1, idle_ms, 100_000, ENGINE), [])
