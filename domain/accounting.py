@@ -166,7 +166,8 @@ def _of_run(cell: Cell, run: Run) -> Entry:
     if not run.started_ms:
         use, held = Use.CLAIMED, shape.size - MILLI * sum(run.missing.values())
     else:
-        use, held = Use.PRODUCTIVE if run.running_ms else Use.OVERHEAD, shape.size
+        use = Use.PRODUCTIVE if run.running_ms else Use.OVERHEAD
+        held = run.size + sum(part.size for part in run.job.parts.values())
     return book(cell, shape.queue.account.id, run.accelerator), use, held
 
 
@@ -246,9 +247,11 @@ def _restore_ms(run: Run) -> int:
 
 def _transfer(cell: Cell, run: Run, use: Use, elapsed_ms: int) -> None:
     if elapsed_ms:
-        shape = run.job.shape
-        where = book(cell, shape.queue.account.id, run.accelerator)
-        where.transfer(Use.PRODUCTIVE, use, shape.size * elapsed_ms, cell.now_ms)
+        amount = run.size * elapsed_ms
+        for part in run.job.parts.values():
+            amount += part.size * min(elapsed_ms, cell.now_ms - part.started_ms)
+        where = book(cell, run.job.shape.queue.account.id, run.accelerator)
+        where.transfer(Use.PRODUCTIVE, use, amount, cell.now_ms)
         cell.touch(where)
 
 

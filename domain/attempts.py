@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain import accounting, delays, slots
+from domain import accounting, delays, elastic, slots
 from domain.commands import ReportAttempt, ReportCheckpoint
 from domain.facts import (
     AttemptEnded,
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 def report_attempt(turn: Turn, command: ReportAttempt, at: int) -> None:
     run = _live_run(turn, command.job, command.attempt)
-    names = {placed[0] for placed in run.nodes}
+    if command.part:
+        elastic.report_part(turn, command, run)
+        return
+    parts = run.job.parts.values()
+    names = {placed[0] for r in (run, *parts) for placed in r.nodes}
     if not names.issuperset(command.nodes):
         raise Refused("not_its_node", "nodes", "the attempt has no part on some of these nodes")
     if command.state == "running":
@@ -165,6 +169,8 @@ def apply_ended(cell: Cell, fact: AttemptEnded) -> None:
     job.attained_slot_s += run.held_slot_s(cell.now_ms)
     job.lost_slot_s += fact.lost_slot_s
     job.shape.queue.waiting += 1
+    for part in list(job.parts.values()):
+        elastic.drop(cell, part)
     slots.vacate(cell, run)
     if fact.reason == "failed":
         job.failures += 1

@@ -99,6 +99,8 @@ class Cell:
         """By key of an affinity: how many attempts that name it lie on which nodes."""
         self.preemptible: dict[tuple[str, int], dict[Run, None]] = {}
         """Started attempts outside of reservations that may be preempted, by type and tier."""
+        self.elastic: dict[Run, None] = {}
+        """Started attempts that may grow."""
         self.wake_ms: int | None = None
         """The next round should be at this time or before: a claim will have waited enough."""
         self.quiet_rounds = 0

@@ -76,6 +76,9 @@ class SubmitJob(Model):
             raise ValueError("groups must have different names")
         if len({f.accelerator for f in self.flavours}) != len(self.flavours):
             raise ValueError("flavours must name different accelerators")
+        tied = len(self.groups) > 1 or self.reservation or self.placement.affinity
+        if tied and any(g.grow_to for g in self.groups):
+            raise ValueError("a job that grows has one group, no reservation and no affinity")
         if not any(g.slots for g in self.groups) and len(self.groups) > 1:
             raise ValueError("a job without accelerators has one group")
         return self
@@ -219,6 +222,8 @@ class ReportAttempt(Model):
     state: Literal["running", "finished", "failed", "stopped"]
     nodes: Annotated[tuple[Name, ...], Field(max_length=16_384)] = ()
     """The nodes that the reporter speaks for; empty: all nodes of the attempt."""
+    part: Annotated[int, Field(ge=0)] = 0
+    """Of an elastic attempt: the part that it grew by; 0 is the gang that it started with."""
     reason: Text = ""
 
 

@@ -13,6 +13,7 @@ from domain import (
     attempts,
     commands,
     deadlines,
+    elastic,
     handoff,
     jobs,
     ledger,
@@ -94,6 +95,7 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
     mix.publish(turn)
     scheduling = Scheduling(turn)
     scheduling.run()
+    elastic.grow(turn)
     takeover.answer_offers(turn)
     offers.consider(turn, scheduling.blocked)
     cell.close()

@@ -12,7 +12,7 @@ from domain.placement import nodes_of
 
 if TYPE_CHECKING:
     from domain.nodes import Node
-    from domain.runs import Run
+    from domain.runs import Order, Run
     from domain.turn import Turn
 
 NODES_A_UNIT: Final = 32
@@ -21,8 +21,9 @@ NODES_A_UNIT: Final = 32
 
 def cost_of(run: Run, now_ms: int) -> int:
     """Slot-seconds lost: since the last checkpoint, plus the time to restore it."""
-    shape = run.job.shape
-    return run.lost_slot_s(now_ms) + shape.slots * shape.spec.runtime.restore_s
+    if run.part:
+        return 0  # its attempt goes on with all that the part has done
+    return run.lost_slot_s(now_ms) + run.slots * run.job.shape.spec.runtime.restore_s
 
 
 class Wanted(NamedTuple):
@@ -49,7 +50,7 @@ class Plan(NamedTuple):
 
     @property
     def victims(self) -> list[Victim]:
-        return [Victim(r.job.id, r.attempt, cost_of(r, self.now_ms)) for r in self.runs]
+        return [Victim(r.job.id, r.attempt, cost_of(r, self.now_ms), r.part) for r in self.runs]
 
     def waits_for(self, *slots: int) -> list[Held]:
         """Slots by node that are not free yet; `slots` by group of the claim."""
@@ -73,23 +74,23 @@ class Eligible:
         self.rooms: dict[tuple[object, ...], list[Room]] = {}
         """Heaps of nodes by what room for one replica costs there; entries may be stale."""
         self._by_cost: list[Run] | None = None
-        self._by_node: dict[str, list[tuple[int, int, Run]]] | None = None
+        self._by_node: dict[str, list[tuple[int, Order, Run]]] | None = None
 
     def by_cost(self) -> list[Run]:
         """Cheapest first."""
         if self._by_cost is None:
-            self._by_cost = sorted(self.cost, key=lambda r: (self.cost[r], r.job.number))
+            self._by_cost = sorted(self.cost, key=lambda r: (self.cost[r], r.order))
         return self._by_cost
 
-    def by_node(self) -> dict[str, list[tuple[int, int, Run]]]:
+    def by_node(self) -> dict[str, list[tuple[int, Order, Run]]]:
         """By node: (cost of a slot in thousandths, number of the job, attempt), cheapest first."""
         found = self._by_node
         if found is None:
             found = self._by_node = {}
             for run, cost in self.cost.items():
-                part = cost * 1000 // max(1, run.job.shape.slots)
+                part = cost * 1000 // max(1, run.slots)
                 for placed in run.nodes:
-                    found.setdefault(placed[0], []).append((part, run.job.number, run))
+                    found.setdefault(placed[0], []).append((part, run.order, run))
             for runs in found.values():
                 if len(runs) > 1:
                     runs.sort(key=lambda r: r[:2])
@@ -171,10 +172,10 @@ def _plan_at(
 ) -> Plan:
     short = wanted.groups[0][1] - node.available
     own = {r: node.runs[r] for r in killed}
-    for run in sorted(killed, key=lambda r: (-eligible.cost[r], r.job.number)):
+    for run in sorted(killed, key=lambda r: (-eligible.cost[r], r.order)):
         if sum(own.values()) - own[run] >= short:
             del own[run]  # a dearer victim made it unnecessary
-    runs = sorted(own, key=lambda r: r.job.number)
+    runs = sorted(own, key=lambda r: r.order)
     cost = sum(eligible.cost[r] for r in runs)
     placed = [(node, 1, 0)]
     domain = _domain(node, min(wanted.level, RACK))
@@ -223,7 +224,7 @@ class _Search:
             if not self._group(index, count, slots, per_node):
                 return None
         self._spare()
-        runs = sorted(self.victims, key=lambda r: r.job.number)
+        runs = sorted(self.victims, key=lambda r: r.order)
         cost = sum(self.eligible.cost[r] for r in runs)
         return Plan(cost, self.domain, self.placed, runs, self.turn.header.now_ms)
 
@@ -296,7 +297,7 @@ class _Search:
     def _spare(self) -> None:
         """Let those victims live, the dearest first, whose slots turned out not to be needed."""
         costs = self.eligible.cost
-        for run in sorted(self.victims, key=lambda r: (-costs[r], r.job.number)):
+        for run in sorted(self.victims, key=lambda r: (-costs[r], r.order)):
             parts = [(self.turn.cell.nodes[i], n) for i, n in run.slots_by_node().items()]
             if all(self.free.get(node, held) >= held for node, held in parts):
                 for node, held in parts:

@@ -35,11 +35,13 @@ class Why(Struct, frozen=True, gc=False, omit_defaults=True):
     """Index of the flavour in the job's list."""
 
 
-class Victim(Struct, frozen=True, gc=False):
+class Victim(Struct, frozen=True, gc=False, omit_defaults=True):
     job: str
     attempt: int
     cost_slot_s: int
     """Slot-seconds lost: since its last checkpoint, plus its restore time."""
+    part: int = 0
+    """The part that an elastic attempt gives up; 0: it ends as a whole."""
 
 
 Labels = tuple[tuple[str, tuple[str, ...]], ...]
@@ -134,6 +136,34 @@ class AttemptStopping(Fact, frozen=True, tag="AttemptStopping"):
     attempt: int
     reason: str
     stop_by_ms: int
+
+
+class AttemptGrown(Fact, frozen=True, tag="AttemptGrown"):
+    """An elastic attempt has more replicas; its agents are told to start them."""
+
+    job: str
+    attempt: int
+    part: int
+    nodes: list[Placed]
+
+
+class AttemptShrinking(Fact, frozen=True, tag="AttemptShrinking"):
+    """The agents are told to stop a part of the attempt; at `stop_by_ms` it counts as gone."""
+
+    job: str
+    attempt: int
+    part: int
+    reason: str
+    stop_by_ms: int
+
+
+class AttemptShrunk(Fact, frozen=True, tag="AttemptShrunk"):
+    """A part of the attempt is gone; the attempt goes on."""
+
+    job: str
+    attempt: int
+    part: int
+    reason: str
 
 
 class AttemptReported(Fact, frozen=True, tag="AttemptReported"):
@@ -424,6 +454,9 @@ AnyFact = (
     | AttemptRunning
     | CheckpointRecorded
     | AttemptStopping
+    | AttemptGrown
+    | AttemptShrinking
+    | AttemptShrunk
     | AttemptReported
     | AttemptEnded
     | JobFinished

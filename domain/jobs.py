@@ -45,8 +45,10 @@ class Job:
         "late",
         "lost_slot_s",
         "mark",
+        "next_part",
         "not_before_ms",
         "number",
+        "parts",
         "preemptions",
         "queued",
         "rank",
@@ -54,6 +56,7 @@ class Job:
         "run",
         "seniority_ms",
         "shape",
+        "shrunk_ms",
     )
     kind = "job"
 
@@ -88,6 +91,10 @@ class Job:
         self.queued = False
         """In the line of its shape."""
         self.run: Run | None = None
+        self.parts: dict[int, Run] = {}
+        """What an elastic attempt has grown by, in the order of growth."""
+        self.next_part = 1
+        self.shrunk_ms = 0
         self.mark = 0
 
     @property
@@ -110,7 +117,14 @@ class Job:
             self.resumes,
             self.not_before_ms,
             self.run.state() if self.run else None,
+            self._growth(),
         )
+
+    def _growth(self) -> tuple[object, ...] | None:
+        if self.next_part == 1:
+            return None
+        parts = [(number, part.state()) for number, part in self.parts.items()]
+        return (self.next_part, self.shrunk_ms, parts)
 
 
 # --- decide ---------------------------------------------------------------------------------------

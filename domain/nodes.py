@@ -198,7 +198,7 @@ def drain_node(turn: Turn, command: DrainNode, at: int) -> None:
     if node.draining:
         raise Refused("node_draining", "node", "it is draining or drained already")
     turn.emit(NodeDraining(node.id))
-    for run in sorted(node.runs, key=lambda r: r.job.number):
+    for run in sorted(node.runs, key=lambda r: r.order):
         turn.stop(run, "drained")
     for reservation in sorted(node.held, key=lambda r: r.id):
         turn.unbind(reservation, node)
@@ -215,7 +215,7 @@ def remove_node(turn: Turn, command: RemoveNode, at: int) -> None:
 
 def lose(turn: Turn, node: Node, reason: str) -> None:
     """The node is gone for now: whole gangs with a part on it end and are requeued."""
-    for run in sorted(node.runs, key=lambda r: r.job.number):
+    for run in sorted(node.runs, key=lambda r: r.order):
         turn.end(run, "node_lost")
     for reservation in sorted(node.held, key=lambda r: r.id):
         turn.unbind(reservation, node)

@@ -4,7 +4,8 @@ Why it cannot loop. A claim preempts only within its account's nominal quota. It
 have a weaker tier. A victim that is placed again by preemption does so within its own nominal
 quota, so what it takes is borrowed or weaker still. Order attempts by (within nominal, tier): each
 preemption replaces some by one that stands strictly higher, never higher by a lower, and there are
-finitely many places. Within a round, nothing that was preempted is placed again.
+finitely many places. Within a round, nothing that was preempted is placed again. Beside that every
+claim may take what an elastic attempt has grown by, which claims nothing in its turn.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from domain import ordering, part_eviction
 from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
+from domain.runs import SURPLUS
 from domain.specs import TIERS
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ class Victims:
         key = (accelerator, tier)
         found = self._old.get(key)
         if found is None:
-            since = self.turn.header.now_ms - self.cell.policy.min_run_s[tier] * 1000
+            min_run_s = self.cell.policy.min_run_s[tier] if tier != SURPLUS else 0
+            since = self.turn.header.now_ms - min_run_s * 1000
             found = self._old[key] = []
             oldest = self.turn.header.now_ms + 1
             for run in self.cell.preemptible.get(key, ()):
@@ -65,7 +68,7 @@ class Victims:
                 elif run.running_ms < oldest:
                     oldest = run.running_ms
             if oldest <= self.turn.header.now_ms:  # a claim may have its victim from then on
-                self.cell.wake(oldest + self.cell.policy.min_run_s[tier] * 1000)
+                self.cell.wake(oldest + min_run_s * 1000)
         return found
 
     def _borrowers(self, accelerator: str) -> list[Run]:
@@ -77,15 +80,15 @@ class Victims:
             owing = {a: a.borrowed(accelerator) for a in accounts if a.queues}
             now = self.turn.header.now_ms
             runs = [
-                (cost_of(run, now), -run.job.number, run)
-                for tier in range(1, len(TIERS))
+                (cost_of(run, now), -run.job.number, -run.part, run)
+                for tier in range(1, SURPLUS + 1)
                 for run in (self._old_enough(accelerator, tier) if any(owing.values()) else ())
                 if owing[run.job.shape.queue.account]
             ]
-            for _, _, run in sorted(runs, key=lambda r: r[:2]):
+            for *_, run in sorted(runs, key=lambda r: r[:3]):
                 account = run.job.shape.queue.account
                 if owing[account] > 0:
-                    owing[account] -= run.job.shape.size
+                    owing[account] -= run.size
                     found.append(run)
         return found
 
@@ -93,6 +96,8 @@ class Victims:
         """The weakest tier in which the demand may find victims; -1 if there surely are none."""
         rank = -1
         for need in demand.needs:
+            if self.cell.preemptible.get((need.accelerator, SURPLUS)):
+                return len(TIERS)
             if demand.account.within_nominal(need.accelerator, demand.size):
                 if self._borrowers(need.accelerator):
                     return len(TIERS)
@@ -106,6 +111,8 @@ class Victims:
         """Victims of a claim within nominal quota, then those that the policy's order offers."""
         if shape.queue.account.within_nominal(accelerator, shape.size):
             yield self.lower(shape.tier, accelerator)
+        elif self.cell.preemptible.get((accelerator, SURPLUS)):
+            yield self._surplus(accelerator)
         policy = self.cell.policy
         if policy.yield_ratio_milli and policy.order != "seniority":
             yield self._yielding(shape, job, accelerator)
@@ -148,13 +155,21 @@ class Victims:
             found = self._services[key] = [(-minus, run) for minus, _, run in runs]
         return found
 
+    def _surplus(self, accelerator: str) -> Eligible:
+        """What elastic attempts have grown by: every claim may take it, also one that borrows."""
+        found = self._lower.get((accelerator, SURPLUS))
+        if found is None:
+            runs = self._old_enough(accelerator, SURPLUS)
+            found = self._lower[(accelerator, SURPLUS)] = Eligible(dict.fromkeys(runs, 0))
+        return found
+
     def lower(self, tier: int, accelerator: str) -> Eligible:
         """Weaker tiers, and borrowers. Some may have been told to stop since, in this round."""
         found = self._lower.get((accelerator, tier))
         if found is None:
             now = self.turn.header.now_ms
             runs = [
-                r for t in range(tier + 1, len(TIERS)) for r in self._old_enough(accelerator, t)
+                r for t in range(tier + 1, SURPLUS + 1) for r in self._old_enough(accelerator, t)
             ]
             runs.extend(self._borrowers(accelerator))
             found = Eligible({r: cost_of(r, now) for r in runs if not r.stop_by_ms})
@@ -195,17 +210,17 @@ def _with_quota(shape: Shape, accelerator: str, found: Plan, eligible: Eligible)
     """Add victims until the quota that the claim needs is free, too."""
     account = shape.queue.account
     short = shape.size - account.available(accelerator)
-    freed = sum(r.job.shape.size for r in found.runs if _frees(r, account, accelerator))
+    freed = sum(r.size for r in found.runs if _frees(r, account, accelerator))
     if freed >= short:
         return found
     runs: dict[Run, None] = dict.fromkeys(found.runs)
     for run in eligible.by_cost():
         if run not in runs and not run.stop_by_ms and _frees(run, account, accelerator):
             runs[run] = None
-            freed += run.job.shape.size
+            freed += run.size
             found = found._replace(cost=found.cost + eligible.cost[run])
             if freed >= short:
-                return found._replace(runs=sorted(runs, key=lambda r: r.job.number))
+                return found._replace(runs=sorted(runs, key=lambda r: r.order))
     return None
 
 

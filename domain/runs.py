@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from domain.facts import Placed
+from domain.quota import MILLI
+from domain.specs import TIERS
 
 if TYPE_CHECKING:
     from domain.jobs import Job
     from domain.reservations import Reservation
+
+
+SURPLUS: Final = len(TIERS)
+"""Rank of what an elastic attempt has grown by: weaker than every tier."""
+
+Order = tuple[int, int]
+"""(number of the job, part)"""
 
 
 class JobState(IntEnum):
@@ -32,20 +41,38 @@ class Run:
         "job",
         "missing",
         "nodes",
+        "part",
         "reported",
         "reservation",
         "running_ms",
+        "size",
+        "slots",
         "started_ms",
         "stop_by_ms",
         "stop_reason",
+        "tier",
     )
 
-    def __init__(self, job: Job, attempt: int, flavour: int, nodes: list[Placed]) -> None:
+    def __init__(
+        self, job: Job, attempt: int, flavour: int, nodes: list[Placed], part: int = 0
+    ) -> None:
         self.job = job
         self.attempt = attempt
         self.flavour = flavour
         self.accelerator = job.shape.needs[flavour].accelerator
         self.nodes = nodes
+        shape = job.shape
+        self.part = part
+        """0: the gang that the attempt started with; else what it grew by since."""
+        self.slots = shape.slots
+        self.size = shape.size
+        """Thousandths of slots that are charged."""
+        self.tier = shape.tier
+        """Rank by which it may be preempted."""
+        if part:
+            self.slots = sum(replicas for _, replicas, *_ in nodes) * shape.spec.groups[0].slots
+            self.size = self.slots * MILLI
+            self.tier = SURPLUS
         self.missing: dict[str, int] = {}
         """Of a claim: slots by node that others still use."""
         self.started_ms = 0
@@ -77,15 +104,28 @@ class Run:
 
     def lost_slot_s(self, now_ms: int) -> int:
         """Slot-seconds of work that would be lost if it ended now."""
-        if not self.running_ms:
+        if not self.running_ms or self.part:  # what a part has done is the attempt's work
             return 0
         since = max(self.running_ms, self.checkpoint_ms)
-        return self.job.shape.slots * max(0, now_ms - since) // 1000
+        lost = self.slots * max(0, now_ms - since)
+        for part in self.job.parts.values():
+            lost += part.slots * max(0, now_ms - max(since, part.started_ms))
+        return lost // 1000
 
     def held_slot_s(self, now_ms: int) -> int:
         """Slot-seconds of the attempt so far."""
         since = self.started_ms or now_ms
-        return self.job.shape.slots * max(0, now_ms - since) // 1000
+        return self.slots * max(0, now_ms - since) // 1000
+
+    @property
+    def order(self) -> Order:
+        """Of equals the smaller comes first; no two live attempts have the same."""
+        return (self.job.number, self.part)
+
+    @property
+    def live(self) -> bool:
+        """True iff it is its job's current attempt, or a part of it."""
+        return (self.job.parts.get(self.part) if self.part else self.job.run) is self
 
     def state(self) -> tuple[object, ...]:
         return (

@@ -192,6 +192,8 @@ class Scheduling:
         if gathers and isinstance(answer, Blocked):
             self.gathering.hide(demand)
             self.available.clear()
+        elif gathers:
+            self.cell.unfinished = True  # what was hidden and not taken is there for all again
         return answer
 
     def _advance(self, lines: list[Line]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def occupy(cell: Cell, run: Run, waits_for: Iterable[tuple[str, int]]) -> None:
     """Give the run its slots; those in `waits_for` (node, slots) as they become free."""
     run.missing = dict(waits_for)
-    shape, reservation = run.job.shape, run.reservation
+    reservation = run.reservation
     for id_, slots in run.slots_by_node().items():
         node = cell.nodes[id_]
         if reservation is not None:
@@ -34,7 +34,7 @@ def occupy(cell: Cell, run: Run, waits_for: Iterable[tuple[str, int]]) -> None:
     for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
         cell.changed_node(cell.nodes[id_])
     if reservation is None:
-        charge(cell, run, shape.size)
+        charge(cell, run, run.size)
     else:
         cell.touch(reservation)
     cell.touch(run.job)
@@ -43,7 +43,8 @@ def occupy(cell: Cell, run: Run, waits_for: Iterable[tuple[str, int]]) -> None:
 def vacate(cell: Cell, run: Run) -> None:
     """Take from the run all that it held or waited for."""
     cell.claims.pop(run, None)
-    shape, reservation = run.job.shape, run.reservation
+    cell.elastic.pop(run, None)
+    reservation = run.reservation
     take_parts(cell, run, -1)
     count_keys(cell, run, -1)
     for id_, slots in run.slots_by_node().items():
@@ -59,8 +60,8 @@ def vacate(cell: Cell, run: Run) -> None:
         freed(cell, node, own)
     run.missing = {}
     if reservation is None:
-        cell.preemptible.get((run.accelerator, shape.tier), {}).pop(run, None)
-        charge(cell, run, -shape.size)
+        cell.preemptible.get((run.accelerator, run.tier), {}).pop(run, None)
+        charge(cell, run, -run.size)
     else:
         cell.touch(reservation)
 
@@ -68,9 +69,11 @@ def vacate(cell: Cell, run: Run) -> None:
 def count_started(cell: Cell, run: Run) -> None:
     """The run has all its slots, and has become one that others may preempt."""
     cell.claims.pop(run, None)
-    shape = run.job.shape
-    if run.reservation is None and shape.spec.preemptible:
-        cell.preemptible.setdefault((run.accelerator, shape.tier), {})[run] = None
+    spec = run.job.shape.spec
+    if run.reservation is None and (spec.preemptible or run.part):
+        cell.preemptible.setdefault((run.accelerator, run.tier), {})[run] = None
+    if spec.groups[0].grow_to is not None and not run.part:
+        cell.elastic[run] = None
 
 
 def take_parts(cell: Cell, run: Run, by: int) -> None:
@@ -121,7 +124,7 @@ def freed(cell: Cell, node: Node, freed: int) -> None:
 def ready_claims(cell: Cell) -> list[Run]:
     """Claims that wait for nothing any more, in the order of their jobs."""
     ready = [run for run in cell.claims if not run.missing and _has_host_parts(cell, run)]
-    return sorted(ready, key=lambda r: r.job.number)
+    return sorted(ready, key=lambda r: r.order)
 
 
 def _has_host_parts(cell: Cell, run: Run) -> bool:
@@ -135,4 +138,4 @@ def _has_host_parts(cell: Cell, run: Run) -> bool:
 def runs_in(cell: Cell, reservation: Reservation) -> list[Run]:
     """Attempts that use the reservation, in the order of their jobs."""
     runs = {r for id_ in reservation.used for r in cell.nodes[id_].runs}
-    return sorted((r for r in runs if r.reservation is reservation), key=lambda r: r.job.number)
+    return sorted((r for r in runs if r.reservation is reservation), key=lambda r: r.order)

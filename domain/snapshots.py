@@ -181,7 +181,7 @@ def _load_reservation(cell: Cell, state: list[Any]) -> None:
 
 def _load_jobs(cell: Cell, states: list[Any]) -> None:
     waiting = []
-    for id_, number, shape, seniority, estimate, deadline, *counts, rest, run in states:
+    for id_, number, shape, seniority, estimate, deadline, *counts, rest, run, growth in states:
         job = Job(id_, number, cell.shapes[shape], seniority, estimate)
         if deadline is not None:
             job.deadline_ms, job.hard, job.late = deadline
@@ -191,7 +191,12 @@ def _load_jobs(cell: Cell, states: list[Any]) -> None:
         cell.jobs[id_] = job
         job.shape.jobs += 1
         if run is not None:
-            _load_run(cell, job, run)
+            job.run = _load_run(cell, job, run)
+        if growth is not None:
+            job.next_part, job.shrunk_ms, parts = growth
+            for part, state in parts:
+                job.parts[part] = _load_run(cell, job, state, part)
+        if run is not None:
             continue
         job.shape.queue.waiting += 1
         if rest:
@@ -204,11 +209,11 @@ def _load_jobs(cell: Cell, states: list[Any]) -> None:
         cell.timers.deadline(job)
 
 
-def _load_run(cell: Cell, job: Job, state: list[Any]) -> None:
+def _load_run(cell: Cell, job: Job, state: list[Any], part: int = 0) -> Run:
     attempt, flavour, nodes, missing, started, running, checkpoint, stop_by, why, reported, res = (
         state
     )
-    run = job.run = Run(job, attempt, flavour, [tuple(placed) for placed in nodes])
+    run = Run(job, attempt, flavour, [tuple(placed) for placed in nodes], part)
     run.started_ms, run.running_ms, run.checkpoint_ms = started, running, checkpoint
     run.stop_by_ms, run.stop_reason, run.reported = stop_by, why, set(reported)
     run.missing = dict(missing)
@@ -226,9 +231,11 @@ def _load_run(cell: Cell, job: Job, state: list[Any]) -> None:
     take_parts(cell, run, 1)
     count_keys(cell, run, 1)
     if run.reservation is None:
-        charge(cell, run, job.shape.size)
+        charge(cell, run, run.size)
     if not started:
         cell.claims[run] = None
     else:
         count_started(cell, run)
-        cell.timers.run(run)
+        if run.stop_by_ms or not part:
+            cell.timers.run(run)
+    return run

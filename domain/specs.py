@@ -113,6 +113,10 @@ class ReplicaGroup(Model):
     slices: Annotated[tuple[Slice, ...], Field(max_length=4)] = ()
     """The replicas come in parts that lie together, and these in smaller ones: the widest first."""
     spread: Spread | None = None
+    grow_to: Annotated[int, Field(ge=2, le=16_384)] | None = None
+    """An elastic job: it starts with `count` replicas, and grows up to so many into idle slots."""
+    grow_by: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Replicas that come and go together."""
 
     @field_validator("slices")
     @classmethod
@@ -128,6 +132,13 @@ class ReplicaGroup(Model):
     def _share_of_one_device(self) -> Self:
         if self.share_milli < 1000 and self.slots != 1:
             raise ValueError("share_milli below 1000 is for groups of slots = 1")
+        if self.grow_to is not None and self.grow_to < self.count + self.grow_by:
+            raise ValueError("grow_to must be at least count + grow_by")
+        whole = self.slots and self.share_milli == 1000
+        host = self.host_cpu_milli or self.host_memory_mib
+        ruled = self.max_per_node or self.slices or self.spread
+        if self.grow_to is not None and (not whole or host or ruled):
+            raise ValueError("grow_to is for groups of whole slots and nothing else")
         return self
 
 

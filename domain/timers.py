@@ -24,7 +24,7 @@ class Timers:
     def __init__(self) -> None:
         self._leases: list[tuple[int, int, Node]] = []
         self._entries = count()
-        self._runs: list[tuple[int, int, int, Run]] = []
+        self._runs: list[tuple[int, int, int, int, Run]] = []
         self._backoffs: list[tuple[int, int, Job]] = []
         self._deadlines: list[tuple[int, int, Job]] = []
         """Waiting jobs that have a deadline, by the moment from which on they are late."""
@@ -43,13 +43,13 @@ class Timers:
         self._leased.pop(node, None)
 
     def stop_by(self, run: Run) -> None:
-        heappush(self._runs, (run.stop_by_ms, run.job.number, run.attempt, run))
+        heappush(self._runs, (run.stop_by_ms, *run.order, run.attempt, run))
 
     def overrun(self, run: Run) -> None:
         max_s = run.job.shape.spec.runtime.max_s
         if max_s is not None:
             due = run.started_ms + max_s * 1000
-            heappush(self._runs, (due, run.job.number, run.attempt, run))
+            heappush(self._runs, (due, *run.order, run.attempt, run))
 
     def run(self, run: Run) -> None:
         """Whichever of the two the attempt waits for now."""
@@ -85,10 +85,10 @@ class Timers:
         """Attempts whose grace or time limit has run out, in the order of their jobs."""
         due: dict[Run, None] = {}
         while self._runs and self._runs[0][0] <= now_ms:
-            run = heappop(self._runs)[3]
-            if run.job.run is run and _run_due_ms(run) <= now_ms:
+            run = heappop(self._runs)[4]
+            if run.live and _run_due_ms(run) <= now_ms:
                 due[run] = None
-        return sorted(due, key=lambda r: r.job.number)
+        return sorted(due, key=lambda r: r.order)
 
     def rested_jobs(self, now_ms: int) -> list[Job]:
         """Jobs whose back-off is over."""

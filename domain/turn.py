@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from domain import elastic
 from domain.evolve import apply
 from domain.facts import (
     AnyFact,
@@ -51,6 +52,8 @@ class Turn:
         """Ask for the attempt's end, which comes with its agents' report or with its grace."""
         if not run.started_ms:
             self.end(run, reason)
+        elif run.part and not run.stop_by_ms:
+            elastic.stop(self, run, reason)
         elif not run.stop_by_ms:
             # Not within this round: what makes room is not placed again by the round it does so.
             grace_ms = max(1, run.job.shape.spec.runtime.grace_s * 1000)
@@ -60,13 +63,16 @@ class Turn:
     def end(self, run: Run, reason: str) -> None:
         """End the attempt, and say what becomes of its job."""
         job = run.job
-        if job.id in self.cell.pool.prepared:
+        parts = [] if run.part else list(job.parts.values())
+        if run.part:
+            elastic.end(self, run, reason)
+        elif job.id in self.cell.pool.prepared:
             self.emit(HandoffLapsed(job.id, reason))
         else:
             lost = 0 if reason == "finished" else run.lost_slot_s(self.header.now_ms)
             self.emit(AttemptEnded(job.id, run.attempt, reason, lost))
             self.emit(self._after(job, reason))
-        for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
+        for id_ in dict.fromkeys(placed[0] for r in (run, *parts) for placed in r.nodes):
             node = self.cell.nodes[id_]
             if node.draining:
                 self._settle(node)

@@ -260,7 +260,9 @@ class _Rows:
             "attempts": entity.attempts,
             "preemptions": entity.preemptions,
             "failures": entity.failures,
-            "nodes": [list(placed) for placed in run.nodes] if run else [],
+            "nodes": [list(p) for r in (run, *entity.parts.values()) for p in r.nodes]
+            if run
+            else [],
             "accelerator": run.accelerator if run else None,
             "reason": reason or (run.stop_reason if run else ""),
         }

@@ -48,7 +48,22 @@ def estimated(start: Start) -> Work:
 class _Execution:
     """An attempt on the agent's nodes."""
 
-    __slots__ = ("begun_ms", "kept_ms", "left_ms", "live", "nodes", "saves", "start", "stopping")
+    __slots__ = (
+        "begun_ms",
+        "done_ms",
+        "kept_ms",
+        "left_ms",
+        "live",
+        "newest_part",
+        "nodes",
+        "parts",
+        "plan",
+        "saves",
+        "since_ms",
+        "start",
+        "state",
+        "stopping",
+    )
 
     def __init__(self, start: Start, nodes: tuple[str, ...], kept_ms: int, restore_ms: int) -> None:
         self.start = start
@@ -58,6 +73,15 @@ class _Execution:
         """Work that was safe when it began."""
         self.begun_ms = start.started_ms + (restore_ms if kept_ms else 0)
         self.left_ms: int | None = None
+        self.state: State = "finished"
+        """How it ends, when it has done what was left."""
+        self.parts: dict[int, Start] = {}
+        """What it has grown by. It works as much faster as it has more replicas."""
+        self.newest_part = 0
+        self.done_ms = 0
+        """Of what was left: what it had done when it last grew or shrank, which was since_ms."""
+        self.since_ms = self.begun_ms
+        self.plan = 0
         self.saves = 0
         """Checkpoints that this attempt wrote."""
         self.live = True
@@ -88,6 +112,10 @@ class Agent:
         self._cut_off: dict[str, list[_Execution]] = {}
         """By dead node: what ran there when it died, as its disk remembers, and what it was told
         to run since."""
+        self._cut_parts: dict[str, list[Start]] = {}
+        """By dead node: what elastic attempts had grown by there."""
+        self._elastic = False
+        """Some attempt has grown."""
         self._newest: dict[str, int] = {}
         self._urgent: list[tuple[int, int, Callable[[int], None]]] = []
         self._patient: list[tuple[int, int, Callable[[int], None]]] = []
@@ -109,6 +137,8 @@ class Agent:
         self._out.append(spec)
         for execution in self._cut_off.pop(spec.node, ()):
             self._report(execution, "failed")
+        for start in self._cut_parts.pop(spec.node, ()):
+            self._report_part(start, "failed")
         self._nodes[spec.node] = spec
         self._by_node.setdefault(spec.node, set())
         self._renew_after(spec, now_ms)
@@ -125,9 +155,14 @@ class Agent:
         if spec.lease_s:
             self._at(self._urgent, now_ms, lambda now: self._renew(spec, now))
 
-    def drop_node(self, node: str) -> None:
+    def drop_node(self, node: str, now_ms: int) -> None:
         """The node is dead: it says nothing, and what ran on it is gone up to its checkpoints."""
         self._nodes.pop(node, None)
+        for execution in list(self._executions.values()) if self._elastic else ():
+            for part, start in list(execution.parts.items()):
+                if any(placed[0] == node for placed in start.nodes):
+                    self._cut_parts.setdefault(node, []).append(start)
+                    self._resize(execution, part, None, now_ms)
         dead = [self._executions[job] for job in sorted(self._by_node.pop(node, ()))]
         self._cut_off.setdefault(node, []).extend(dead)
         for execution in dead:
@@ -148,10 +183,19 @@ class Agent:
     def handle(self, instruction: Instruction, now_ms: int) -> None:
         """Obey an instruction; one that is stale, repeated or for other nodes changes nothing."""
         match instruction:
+            case Start() if instruction.part:
+                self._grow(instruction, now_ms)
             case Start():
                 self._start(instruction)
+            case Stop() if instruction.part:
+                self._shrink(instruction, now_ms)
             case Stop():
                 self._stop(instruction, now_ms)
+            case Kill() if instruction.part:
+                grown = self._execution(instruction.job, instruction.attempt)
+                if grown is not None:
+                    grown.newest_part = max(grown.newest_part, instruction.part)
+                    self._resize(grown, instruction.part, None, now_ms)
             case Kill():
                 execution = self._executions.get(instruction.job)
                 if execution is not None and execution.start.attempt <= instruction.attempt:
@@ -183,6 +227,71 @@ class Agent:
             self._by_node[node].add(start.job)
         self._plan(execution)
 
+    # --- elastic attempts ---
+
+    def _execution(self, job: str, attempt: int) -> _Execution | None:
+        execution = self._executions.get(job)
+        return execution if execution is not None and execution.start.attempt == attempt else None
+
+    def _grow(self, start: Start, now_ms: int) -> None:
+        execution = self._execution(start.job, start.attempt)
+        if execution is None or start.part <= execution.newest_part:
+            return
+        execution.newest_part = start.part
+        if all(placed[0] in self._nodes for placed in start.nodes):
+            self._elastic = True
+            self._resize(execution, start.part, start, now_ms)
+        else:
+            self._report_part(start, "failed")
+
+    def _shrink(self, stop: Stop, now_ms: int) -> None:
+        execution = self._execution(stop.job, stop.attempt)
+        start = execution.parts.get(stop.part) if execution is not None else None
+        if execution is None or start is None:
+            return
+        due_ms = min(now_ms + STOP_MS, max(now_ms, stop.stop_by_ms))
+        self._at(self._urgent, due_ms, lambda now: self._shrunk(execution, start, now))
+
+    def _shrunk(self, execution: _Execution, start: Start, now_ms: int) -> None:
+        if execution.live and start.part in execution.parts:
+            self._resize(execution, start.part, None, now_ms)
+            self._report_part(start, "stopped")
+
+    def _report_part(self, start: Start, state: State) -> None:
+        self._out.append(
+            ReportAttempt.model_construct(
+                job=start.job, attempt=start.attempt, state=state, part=start.part
+            )
+        )
+
+    def _resize(self, execution: _Execution, part: int, start: Start | None, now_ms: int) -> None:
+        """The part comes, or goes with `start` None: what is left is done at another speed."""
+        now_ms = max(now_ms, execution.since_ms)
+        execution.done_ms += (now_ms - execution.since_ms) * self._rate(execution) // 1000
+        execution.since_ms = now_ms
+        if start is None:
+            execution.parts.pop(part, None)
+        else:
+            execution.parts[part] = start
+        if execution.left_ms is not None:
+            execution.plan += 1
+            plan = execution.plan
+            left_ms = max(0, execution.left_ms - execution.done_ms)
+            due_ms = now_ms - (-1000 * left_ms // self._rate(execution))
+            self._at(self._urgent, due_ms, lambda now: self._complete(execution, plan))
+
+    def _rate(self, execution: _Execution) -> int:
+        """Work done in a millisecond, in thousandths of what the first replicas alone do."""
+        first = sum(placed[1] for placed in execution.start.nodes)
+        more = sum(p[1] for start in execution.parts.values() for p in start.nodes)
+        return 1000 * self._speed * (first + more) // first
+
+    def _complete(self, execution: _Execution, plan: int) -> None:
+        if execution.plan == plan:
+            self._finish(execution, execution.state)
+
+    # --- attempts ---
+
     def _see(self, job: str, attempt: int) -> None:
         if attempt > self._newest.get(job, 0):
             self._newest.pop(job, None)
@@ -199,9 +308,9 @@ class Agent:
             left = max(0, work.ms - execution.kept_ms)
             fails = start.attempt <= work.failures
             execution.left_ms = left // 2 if fails else left
-            state: State = "failed" if fails else "finished"
+            execution.state = "failed" if fails else "finished"
             due_ms = execution.begun_ms + self._elapsed_ms(start, execution.left_ms)
-            self._at(self._urgent, due_ms, lambda now: self._finish(execution, state))
+            self._at(self._urgent, due_ms, lambda now: self._complete(execution, 0))
         self._plan_checkpoint(execution)
 
     def _elapsed_ms(self, start: Start, work_ms: int) -> int:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from domain.facts import AttemptEnded, AttemptStarted, AttemptStopping, Placed
+from domain.facts import (
+    AttemptEnded,
+    AttemptGrown,
+    AttemptShrinking,
+    AttemptShrunk,
+    AttemptStarted,
+    AttemptStopping,
+    Placed,
+)
 from domain.ledger import canonical
 
 if TYPE_CHECKING:
@@ -32,7 +40,7 @@ class Group(Struct, frozen=True, gc=False):
 
 
 class Start(Struct, frozen=True, gc=False, tag_field="t", tag="Start"):
-    """Run the attempt's replicas on these nodes."""
+    """Run the attempt's replicas on these nodes, beside those that it has."""
 
     job: str
     attempt: int
@@ -45,16 +53,19 @@ class Start(Struct, frozen=True, gc=False, tag_field="t", tag="Start"):
     checkpoint_interval_s: int = 0
     checkpoint_write_s: int = 0
     restore_s: int = 0
+    part: int = 0
+    """Of an elastic attempt: what it grows by; 0: the gang that it starts with."""
 
 
 class Stop(Struct, frozen=True, gc=False, tag_field="t", tag="Stop"):
-    """Stop the attempt and report `stopped` before `stop_by_ms`."""
+    """Stop the attempt, or a part of it, and report `stopped` before `stop_by_ms`."""
 
     job: str
     attempt: int
     nodes: list[Placed]
     stop_by_ms: int
     reason: str
+    part: int = 0
 
 
 class Kill(Struct, frozen=True, gc=False, tag_field="t", tag="Kill"):
@@ -66,6 +77,8 @@ class Kill(Struct, frozen=True, gc=False, tag_field="t", tag="Kill"):
 
     job: str
     attempt: int
+    part: int = 0
+    """Only this part of it; 0: all of it."""
 
 
 Instruction = Start | Stop | Kill
@@ -86,15 +99,28 @@ def instructions(cell: Cell, round: Round) -> list[Instruction]:
     """What the agents must hear of the round; `cell` is the state right after it."""
     told: list[Instruction] = []
     for fact in round.facts:
-        if isinstance(fact, AttemptStarted | AttemptStopping):
-            job = cell.jobs.get(fact.job)
-            run = job.run if job is not None else None
-            if run is None or run.attempt != fact.attempt:
+        if isinstance(fact, AttemptStarted | AttemptStopping | AttemptGrown | AttemptShrinking):
+            run = _live(cell, fact)
+            if run is None:
                 continue  # it ended in the same round
-            told.append(_start(run) if isinstance(fact, AttemptStarted) else _stop(run))
+            starts = isinstance(fact, AttemptStarted | AttemptGrown)
+            told.append(_start(run) if starts else _stop(run))
         elif isinstance(fact, AttemptEnded):
             told.append(Kill(fact.job, fact.attempt))
+        elif isinstance(fact, AttemptShrunk):
+            told.append(Kill(fact.job, fact.attempt, fact.part))
     return told
+
+
+def _live(
+    cell: Cell, fact: AttemptStarted | AttemptStopping | AttemptGrown | AttemptShrinking
+) -> Run | None:
+    job = cell.jobs.get(fact.job)
+    if job is None or job.run is None or job.run.attempt != fact.attempt:
+        return None
+    if isinstance(fact, AttemptGrown | AttemptShrinking):
+        return job.parts.get(fact.part)
+    return job.run
 
 
 def standing(told: Iterable[Instruction]) -> list[Instruction]:
@@ -106,12 +132,28 @@ def standing(told: Iterable[Instruction]) -> list[Instruction]:
     for instruction in told:
         before = stands.get(instruction.job)
         newest = before[0] if before else None
-        if isinstance(instruction, Stop):
+        if instruction.part:
+            if before and isinstance(newest, Start) and newest.attempt == instruction.attempt:
+                _part(before, instruction)
+        elif isinstance(instruction, Stop):
             if before and isinstance(newest, Start) and newest.attempt == instruction.attempt:
                 before.append(instruction)
         elif newest is None or _age(newest) < _age(instruction):
             stands[instruction.job] = [instruction]
     return [instruction for job in stands.values() for instruction in job]
+
+
+def _part(stands: list[Instruction], instruction: Instruction) -> None:
+    """A part of an attempt that stands: it comes, leaves, or is over."""
+    if isinstance(instruction, Kill):
+        stands[:] = [i for i in stands if i.part != instruction.part]
+        stands.append(instruction)
+    elif instruction not in stands and Kill(*_named(instruction)) not in stands:
+        stands.append(instruction)
+
+
+def _named(instruction: Instruction) -> tuple[str, int, int]:
+    return instruction.job, instruction.attempt, instruction.part
 
 
 def _age(instruction: Instruction) -> tuple[int, bool]:
@@ -123,8 +165,9 @@ def outstanding(cell: Cell) -> list[Instruction]:
     """All that agents would have to know if they had heard nothing before."""
     told: list[Instruction] = []
     for job in cell.jobs.values():
-        run = job.run
-        if run is not None and run.started_ms:
+        if job.run is None or not job.run.started_ms:
+            continue
+        for run in (job.run, *job.parts.values()):
             told.append(_start(run))
             if run.stop_by_ms:
                 told.append(_stop(run))
@@ -149,8 +192,11 @@ def _start(run: Run) -> Start:
         runtime.checkpoint_interval_s,
         runtime.checkpoint_write_s,
         runtime.restore_s,
+        run.part,
     )
 
 
 def _stop(run: Run) -> Stop:
-    return Stop(run.job.id, run.attempt, run.nodes, run.stop_by_ms, run.stop_reason)
+    parts = () if run.part else run.job.parts.values()
+    nodes = [placed for r in (run, *parts) for placed in r.nodes]
+    return Stop(run.job.id, run.attempt, nodes, run.stop_by_ms, run.stop_reason, run.part)

@@ -54,7 +54,7 @@ class Fleet:
 
     def fail(self, node: str, now_ms: int, until_ms: int) -> None:
         """The node falls silent now and comes back later."""
-        self.agent.drop_node(node)
+        self.agent.drop_node(node, now_ms)
         heappush(self._faults, (until_ms, node, True))
 
     def handle(self, instructions: Iterable[Instruction], now_ms: int) -> None:
@@ -75,7 +75,7 @@ class Fleet:
             if returns:
                 self.agent.add_node(self._specs[node], now_ms)
             else:
-                self.agent.drop_node(node)
+                self.agent.drop_node(node, now_ms)
         return self.agent.advance(now_ms)
 
 

@@ -14,6 +14,8 @@ from domain.cell import Cell
 from domain.commands import SubmitJob
 from domain.facts import (
     AttemptEnded,
+    AttemptGrown,
+    AttemptShrunk,
     AttemptStarted,
     HandoffAccepted,
     HandoffReleased,
@@ -73,7 +75,16 @@ class _Tier:
 
 
 class _Job:
-    __slots__ = ("admitted_ms", "deadline_ms", "queue", "run_ms", "size", "started_ms", "tier")
+    __slots__ = (
+        "admitted_ms",
+        "deadline_ms",
+        "parts",
+        "queue",
+        "run_ms",
+        "size",
+        "started_ms",
+        "tier",
+    )
 
     def __init__(self, admitted_ms: int, queue: str, tier: int, deadline_ms: int) -> None:
         self.admitted_ms = admitted_ms
@@ -86,6 +97,8 @@ class _Job:
         self.run_ms = 0
         """Time in attempts that ended."""
         self.size = 0
+        self.parts: dict[int, int] = {}
+        """Sizes of what it has grown by."""
 
 
 class Measure:
@@ -116,6 +129,8 @@ class Measure:
             HandoffAccepted: self._accepted,
             HandoffReleased: self._released,
             AttemptStarted: self._started,
+            AttemptGrown: self._grown,
+            AttemptShrunk: self._shrunk,
             AttemptEnded: self._attempt_ended,
             JobFinished: self._finished,
             JobFailed: self._gone,
@@ -185,6 +200,16 @@ class Measure:
         self._busy += job.size
         self._running += 1
 
+    def _grown(self, fact: AttemptGrown, round: Round, cell: Cell, now_ms: int) -> None:
+        group = cell.jobs[fact.job].shape.spec.groups[0]
+        more = MILLI * group.slots * sum(replicas for _, replicas, *_ in fact.nodes)
+        job = self._live[fact.job]
+        job.parts[fact.part] = more
+        self._busy += more
+
+    def _shrunk(self, fact: AttemptShrunk, round: Round, cell: Cell, now_ms: int) -> None:
+        self._busy -= self._live[fact.job].parts.pop(fact.part)
+
     def _attempt_ended(self, fact: AttemptEnded, round: Round, cell: Cell, now_ms: int) -> None:
         job = self._live[fact.job]
         self.lost_slot_s += fact.lost_slot_s
@@ -193,7 +218,8 @@ class Measure:
         self.attempts_ended[fact.reason] += 1
         job.run_ms += now_ms - job.started_ms
         job.started_ms = -1
-        self._busy -= job.size
+        self._busy -= job.size + sum(job.parts.values())
+        job.parts.clear()
         self._running -= 1
 
     def _finished(self, fact: JobFinished, round: Round, cell: Cell, now_ms: int) -> None:

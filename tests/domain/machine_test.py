@@ -229,6 +229,21 @@ class Machine(RuleBasedStateMachine):
             self.jobs += 1
             self.send(job(f"j{self.jobs}", queue=queue, tier=tier, slots=slots))
 
+    @rule(
+        queue=st.sampled_from(QUEUES),
+        tier=st.sampled_from(tuple(specs.Tier)),
+        count=st.integers(1, 2),
+        slots=st.sampled_from((1, 2, 8)),
+        steps=st.integers(1, 6),
+        by=st.integers(1, 2),
+    )
+    def submit_elastic(
+        self, queue: str, tier: specs.Tier, count: int, slots: int, steps: int, by: int
+    ) -> None:
+        group = specs.ReplicaGroup(count=count, slots=slots, grow_to=count + steps * by, grow_by=by)
+        self.jobs += 1
+        self.send(job(f"j{self.jobs}", queue=queue, tier=tier, groups=(group,)))
+
     @rule(name=st.sampled_from(("r1", "r2")))
     def cancel_reservation(self, name: str) -> None:
         self.send(c.CancelReservation(reservation=name))
@@ -281,6 +296,13 @@ class Machine(RuleBasedStateMachine):
             else:
                 state = "running" if running else "finished"
             self.send(c.ReportAttempt(job=name, attempt=attempt.number, state=state))
+            for part in sorted(attempt.leaving):
+                gone = c.ReportAttempt(job=name, attempt=attempt.number, state="stopped", part=part)
+                self.send(gone)
+
+    @rule(data=st.data(), state=st.sampled_from(("failed", "stopped")), part=st.integers(1, 4))
+    def report_part(self, data: st.DataObject, state: Any, part: int) -> None:
+        self.send(c.ReportAttempt(job=self.some_job(data), attempt=1, state=state, part=part))
 
     @rule(data=st.data())
     def checkpoint(self, data: st.DataObject) -> None:
@@ -423,7 +445,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def what_fits_does_not_wait(self) -> None:
         """Work conservation: what is said to lack room has no node with room, by brute force."""
-        if self.pending:
+        if self.pending or self.given.cell.unfinished:
             return
         free = {n.id: n for n in self.given.cell.nodes.values() if n.schedulable}
         for shape in self.given.cell.shapes.values():

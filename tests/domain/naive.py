@@ -23,6 +23,12 @@ class Attempt:
     running: bool = False
     stopping: bool = False
     waits: bool = False
+    parts: dict[int, list[tuple[str, int, int, int]]] = field(default_factory=dict)
+    leaving: set[int] = field(default_factory=set)
+
+    @property
+    def places(self) -> list[tuple[str, int, int, int]]:
+        return [placed for nodes in (self.nodes, *self.parts.values()) for placed in nodes]
 
 
 @dataclass
@@ -58,7 +64,8 @@ class Naive:
     order: int = 0
     now_ms: int = 0
     victims: set[str] = field(default_factory=set)
-    """Of the last preemption."""
+    """Of the last preemption; parts of elastic attempts are in `given_up`."""
+    given_up: set[tuple[str, int]] = field(default_factory=set)
     policy: PolicyParameters = field(default_factory=PolicyParameters)
 
     # --- following the facts ---
@@ -66,17 +73,18 @@ class Naive:
     def follow(self, round: Round) -> None:
         self.check_outcomes(round)
         self.now_ms = round.header.now_ms
-        preempted: dict[str, str] = {}
+        preempted: dict[tuple[str, int], str] = {}
         for fact in round.facts:
             command = _named(fact, round)
             if isinstance(fact, f.PreemptionDecided):
                 for victim in fact.victims:
-                    assert victim.job not in preempted, "nothing is preempted twice in a round"
-                    preempted[victim.job] = fact.cause
+                    one = (victim.job, victim.part)
+                    assert one not in preempted, "nothing is preempted twice in a round"
+                    preempted[one] = fact.cause
                 self.check_victims(fact)
             if isinstance(fact, f.AttemptStarted | f.JobClaimed) and fact.nodes:
                 # What an operator stopped may have ended by a report of the same round.
-                cause = preempted.get(fact.job, "operator")
+                cause = preempted.get((fact.job, 0), "operator")
                 assert cause == "operator", "a victim is not placed again in its round"
             self._apply(fact, command)
         self.check_slots()
@@ -149,6 +157,38 @@ class Naive:
         assert attempt.started
         assert not attempt.stopping or fact.reason == "cancelled"
         attempt.stopping = True
+
+    def _AttemptGrown(self, fact: f.AttemptGrown, command: None) -> None:
+        job = self.jobs[fact.job]
+        attempt, group = job.attempt, job.spec.groups[0]
+        assert attempt is not None
+        assert attempt.started
+        assert not attempt.stopping, "what is told to stop does not grow"
+        assert fact.attempt == attempt.number
+        assert fact.part == max(attempt.parts, default=0) + 1 or fact.part > 1
+        assert sum(replicas for _, replicas, *_ in fact.nodes) == group.grow_by
+        size = group.grow_by * group.slots * 1000
+        owner = self.owner(job)
+        assert self.available(owner, attempt.accelerator) >= size, "growth is within quota"
+        attempt.parts[fact.part] = fact.nodes
+        assert group.grow_to is not None
+        assert group.count + len(attempt.parts) * group.grow_by <= group.grow_to
+        for name, _, _, _ in fact.nodes:
+            assert name not in self.down | self.cordoned | self.sick, "no new work there"
+        self._one_domain([p[0] for p in attempt.places], job.spec.placement.required_level.value)
+
+    def _AttemptShrinking(self, fact: f.AttemptShrinking, command: None) -> None:
+        attempt = self.jobs[fact.job].attempt
+        assert attempt is not None
+        assert fact.part in attempt.parts
+        assert fact.part not in attempt.leaving
+        attempt.leaving.add(fact.part)
+
+    def _AttemptShrunk(self, fact: f.AttemptShrunk, command: None) -> None:
+        attempt = self.jobs[fact.job].attempt
+        assert attempt is not None
+        del attempt.parts[fact.part]
+        attempt.leaving.discard(fact.part)
 
     def _AttemptEnded(self, fact: f.AttemptEnded, command: None) -> None:
         job = self.jobs[fact.job]
@@ -248,7 +288,15 @@ class Naive:
         stopping = {j.spec.job: j.attempt for j in self.jobs.values() if self.stops(j)}
         for name in stopping:
             self.jobs[name].attempt = None
+        shrinking = [
+            (j.attempt.parts, part, j.attempt.parts.pop(part))
+            for j in self.jobs.values()
+            for part in list(j.attempt.parts if j.attempt else ())
+            if j.attempt and (part in j.attempt.leaving or (j.spec.job, part) in self.given_up)
+        ]
         self.check_quota(job, flavour)
+        for parts, part, nodes in shrinking:
+            parts[part] = nodes
         for name, attempt in stopping.items():
             self.jobs[name].attempt = attempt
 
@@ -260,8 +308,15 @@ class Naive:
         claimant = (
             self.jobs.get(decided.preemptor) if decided.cause in ("tier", "reclaim") else None
         )
-        self.victims = {v.job for v in decided.victims}
-        for victim in (self.jobs[v.job] for v in decided.victims):
+        self.victims = {v.job for v in decided.victims if not v.part}
+        self.given_up = {(v.job, v.part) for v in decided.victims if v.part}
+        for part in (v for v in decided.victims if v.part):
+            attempt = self.jobs[part.job].attempt
+            assert attempt is not None
+            assert part.part in attempt.parts, "it gives up what it has"
+            assert part.part not in attempt.leaving
+            assert part.cost_slot_s == 0
+        for victim in (self.jobs[v.job] for v in decided.victims if not v.part):
             assert victim.attempt is not None
             assert victim.attempt.started
             assert not victim.attempt.stopping
@@ -365,7 +420,7 @@ class Naive:
         inside: dict[tuple[str, str], int] = {}
         for job in self.jobs.values():
             attempt = job.attempt
-            for name, replicas, index, device in attempt.nodes if attempt else ():
+            for name, replicas, index, device in attempt.places if attempt else ():
                 group = job.spec.groups[index]
                 if attempt is not None and attempt.started:
                     cpu = host.setdefault(name, [0, 0])
@@ -412,7 +467,9 @@ class Naive:
             if job.attempt is None or job.spec.reservation is not None:
                 continue
             key = (owner[job.spec.queue], job.attempt.accelerator)
-            used[key] = used.get(key, 0) + job.size
+            group = job.spec.groups[0]
+            size = job.size + len(job.attempt.parts) * group.grow_by * group.slots * 1000
+            used[key] = used.get(key, 0) + size
         return used
 
     def owner(self, job: NaiveJob) -> str:

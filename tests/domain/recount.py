@@ -38,6 +38,10 @@ class Recount:
         """Slots of all nodes x milliseconds."""
         self.slots = 0
         self.spells: dict[str, Spell] = {}
+        self.parts: dict[str, dict[int, tuple[int, int]]] = {}
+        """By job, of what an elastic attempt has grown by: (size, since)."""
+        self.replica: dict[str, int] = {}
+        """Slots of a replica of an elastic job."""
         self.checkpoints: dict[str, bool] = {}
         """Jobs that have a checkpoint: of an attempt that ended."""
 
@@ -47,6 +51,8 @@ class Recount:
             self._add(place, amount * elapsed)
         self.slot_ms += self.slots * elapsed
         self.at_ms = round.header.now_ms
+        for job in cell.jobs.values():
+            self.replica[job.id] = job.shape.spec.groups[0].slots
         for fact in round.facts:
             self._apply(cell, round, fact)
         self.now = recount(cell)
@@ -73,32 +79,41 @@ class Recount:
         elif isinstance(fact, f.CheckpointRecorded):
             self.checkpoints.setdefault(fact.job, False)
             self._checkpoint(fact.job, cell.command(fact.command, ReportCheckpoint).at_ms)
+        elif isinstance(fact, f.AttemptGrown):
+            slots = self.replica[fact.job]
+            size = 1000 * slots * sum(placed[1] for placed in fact.nodes)
+            self.parts.setdefault(fact.job, {})[fact.part] = (size, self.at_ms)
+        elif isinstance(fact, f.AttemptShrunk):
+            del self.parts[fact.job][fact.part]
         elif isinstance(fact, f.AttemptEnded):
             spell = self.spells.pop(fact.job, None)
             if fact.job in self.checkpoints:
                 self.checkpoints[fact.job] = True
             if spell is not None:
-                self._end(spell, fact.reason)
+                self._end(fact.job, spell, fact.reason)
+            self.parts.pop(fact.job, None)
 
     def _checkpoint(self, job: str, at_ms: int) -> None:
         spell = self.spells.get(job)
         if spell is not None and at_ms > spell.since_ms:
             spent = min(spell.write_ms + spell.restore_ms, at_ms - spell.since_ms)
-            self._move(spell, Use.OVERHEAD, spent)
+            self._move(job, spell, Use.OVERHEAD, spent)
             spell.since_ms, spell.restore_ms = at_ms, 0
 
-    def _end(self, spell: Spell, reason: str) -> None:
+    def _end(self, job: str, spell: Spell, reason: str) -> None:
         elapsed = self.at_ms - spell.since_ms
         if reason == "finished":
-            self._move(spell, Use.OVERHEAD, min(elapsed, spell.restore_ms))
+            self._move(job, spell, Use.OVERHEAD, min(elapsed, spell.restore_ms))
         elif reason in ("preempted", "drained", "reservation_ended"):
-            self._move(spell, Use.LOST_PREEMPTED, elapsed)
+            self._move(job, spell, Use.LOST_PREEMPTED, elapsed)
         else:
             assert reason in ("failed", "overran", "cancelled", "node_lost")
-            self._move(spell, Use.LOST_FAILED, elapsed)
+            self._move(job, spell, Use.LOST_FAILED, elapsed)
 
-    def _move(self, spell: Spell, use: Use, elapsed: int) -> None:
+    def _move(self, job: str, spell: Spell, use: Use, elapsed: int) -> None:
         amount = spell.size * elapsed
+        for size, since_ms in self.parts.get(job, {}).values():
+            amount += size * min(elapsed, self.at_ms - since_ms)
         self._add((spell.owner, spell.accelerator, Use.PRODUCTIVE), -amount)
         self._add((spell.owner, spell.accelerator, use), amount)
 
@@ -155,6 +170,7 @@ def _node(cell: Cell, node: Node) -> list[tuple[Place, int]]:
 
 
 def _use(run: Run) -> Use:
+    run = run.job.run if run.part and run.job.run else run  # a part does what its attempt does
     if not run.started_ms:
         return Use.CLAIMED
     return Use.PRODUCTIVE if run.running_ms else Use.OVERHEAD

@@ -151,6 +151,7 @@ def script() -> dict[int, list[Command]]:
     h100 = (Flavour(accelerator="h100"),)
     tight = Deadline(finish_by_ms=START_MS + 1_101_000)
     past, hard = (Deadline(finish_by_ms=START_MS, hardness=h) for h in ("soft", "hard"))
+    grows = (ReplicaGroup(slots=4, grow_to=12),)
     return pool() | {
         0: capacity(),
         1: [job(f"r{i}", "red-q", replicas=2) for i in range(5)],
@@ -195,8 +196,13 @@ def script() -> dict[int, list[Command]]:
         90: [job("dropped", "red-q"), CancelJob(job="dropped", reason="not needed")],
         100: [window("late", 1100, 2400, count=10)],
         150: [RemoveNode(node="gpu-23"), CordonNode(node="gpu-21", cordoned=False)],
+        160: [
+            SubmitJob(job="elastic", queue="red-q", flavours=h100, groups=grows),
+            job("beside", "red-q", replicas=12),
+        ],
         200: [job("last", "red-q", replicas=3), ReportAttempt(job="r0", attempt=9, state="failed")],
         250: [CancelJob(job="last")],
+        260: [job("squeeze", "red-q", replicas=2)],
     }
 
 

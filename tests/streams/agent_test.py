@@ -174,7 +174,7 @@ def test_leases_are_renewed_until_the_node_dies() -> None:
     said = run(agent, 65)
     assert isinstance(said[0][1], RegisterNode)
     assert [at for at, c in said if isinstance(c, ReportNode)] == [30, 60]
-    agent.drop_node("n1")
+    agent.drop_node("n1", 0)
     assert run(agent, 1000) == []
 
 
@@ -212,8 +212,8 @@ def test_a_node_that_dies_twice_forgets_nothing() -> None:
     agent = agent_of("n1")
     agent.handle(start(), 0)
     assert reports(run(agent, 5)) == [(0, "running", 1)]
-    agent.drop_node("n1")
-    agent.drop_node("n1")
+    agent.drop_node("n1", 0)
+    agent.drop_node("n1", 0)
     agent.add_node(node("n1"), 10_000)
     assert [c.state for c in agent.advance(10_000) if isinstance(c, ReportAttempt)] == ["failed"]
 
@@ -250,3 +250,43 @@ def test_a_late_dispatcher_brings_no_attempt_back() -> None:
     for instruction in (*standing(told), start()):
         agent.handle(instruction, 0)
     assert agent.running == 0
+
+
+def part(number: int, at_s: int, node: str = "n1", replicas: int = 1) -> Start:
+    """What an elastic attempt of one replica grows by."""
+    placed = [(node, replicas, 0, -1)]
+    return Start("j", 1, "gpu", placed, [Group("main", 8)], 1000 * at_s, None, 0, 0, 0, number)
+
+
+def test_an_attempt_that_grew_works_faster_and_slower_again_when_it_shrank() -> None:
+    agent = agent_of("n1", "n2")
+    agent.handle(start(), 0)
+    agent.handle(part(1, 20), 20_000)
+    agent.handle(part(1, 20), 21_000)  # told twice
+    agent.handle(Stop("j", 1, [("n1", 1, 0, -1)], 60_000, "preempted", 1), 39_000)
+    said = [c for c in run(agent, 200) if isinstance(c[1], ReportAttempt)]
+    # 20 s alone, 20 s at twice the speed, and the 40 s that are left alone again
+    assert [(at, c.state, c.part) for at, c in said if isinstance(c, ReportAttempt)] == [
+        (0, "running", 0),
+        (40, "stopped", 1),
+        (80, "finished", 0),
+    ]
+
+
+def test_a_node_that_dies_takes_only_the_part_that_is_on_it() -> None:
+    agent = agent_of("n1", "n2")
+    agent.handle(start(), 0)
+    agent.handle(part(1, 0, "n2"), 0)
+    run(agent, 20)
+    agent.drop_node("n2", 20_000)
+    agent.add_node(node("n2"), 30_000)
+    said = [c for _, c in run(agent, 200) if isinstance(c, ReportAttempt)]
+    assert [(c.state, c.part) for c in said] == [("failed", 1), ("finished", 0)]
+
+
+def test_what_stands_of_an_elastic_attempt() -> None:
+    leaves = Stop("j", 1, [("n1", 1, 0, -1)], 60_000, "preempted", 2)
+    told: list[Instruction] = [start(), part(1, 5), part(2, 6), part(2, 6)]
+    told += [Kill("j", 1, 1), part(1, 5), leaves]
+    assert standing(told) == [start(), part(2, 6), Kill("j", 1, 1), leaves]
+    assert standing([*told, Kill("j", 1), part(3, 9)]) == [Kill("j", 1)]
