@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import ModelSchema
 
 from aquifer import asyncapi
-from domain import commands, facts, ledger, pool_specs, ports, specs
+from domain import commands, fact, facts, ledger, pool_facts, pool_specs, ports, specs
 from projections.http import describe
 from streams import dispatch
 
@@ -63,7 +63,7 @@ def documents() -> dict[str, Json]:
     made[f"ledger-record.v{WRITTEN}.json"] = _record()
     made[f"accepted.v{WRITTEN}.json"] = _accepted()
     made[f"dead-letter.v{WRITTEN}.json"] = _dead_letter()
-    made[f"dispatch-instruction.v{WRITTEN}.json"] = _structs(dispatch, dispatch.Instruction)
+    made[f"dispatch-instruction.v{WRITTEN}.json"] = _structs(dispatch.Instruction, dispatch)
     made = {path: {"$schema": DIALECT, **document} for path, document in made.items()}
     made["asyncapi.json"] = asyncapi.document(WRITTEN)
     made["openapi.json"] = describe()
@@ -75,25 +75,25 @@ def _command(model: type[commands.Command]) -> Json:
     return _described(schema, commands, specs, pool_specs)
 
 
-def _structs(module: ModuleType, type_: Any) -> Json:
-    """The schema of a type made of the module's structs, with all that it refers to."""
+def _structs(type_: Any, *modules: ModuleType) -> Json:
+    """The schema of a type made of the modules' structs, with all that it refers to."""
     (schema,), parts = msgspec.json.schema_components([type_], ref_template="#/$defs/{name}")
-    return _described({**schema, "$defs": parts}, module)
+    return _described({**schema, "$defs": parts}, *modules)
 
 
 def _facts() -> Json:
-    return {"title": "Fact", **_structs(facts, facts.AnyFact)}
+    return {"title": "Fact", **_structs(facts.AnyFact, facts, pool_facts, fact)}
 
 
 def _record() -> Json:
     """A ledger record; its facts are those of the document beside it."""
-    made = _structs(ledger, ledger.Round)
+    made = _structs(ledger.Round, ledger)
     parts = made["$defs"]
     kinds = {*facts.FACTS, "Why", "Victim", "OfferWhy"}
     parts = {name: part for name, part in parts.items() if name not in kinds}
     parts["Round"]["properties"]["facts"]["items"] = {"$ref": f"facts.v{WRITTEN}.json"}
     _of_a_command(parts["Accepted"])
-    record = _structs(ledger, ledger.Sealed)["$defs"]["Sealed"]
+    record = _structs(ledger.Sealed, ledger)["$defs"]["Sealed"]
     record["properties"]["body"] = {"$ref": "#/$defs/Round"}
     record["description"] = "\n\n".join((inspect.getdoc(ledger) or "").split("\n\n")[1:])
     return {**record, "title": "Record", "$defs": parts}
@@ -101,7 +101,7 @@ def _record() -> Json:
 
 def _accepted() -> Json:
     """An accepted command as its topic holds it: its place there is its position."""
-    made: Json = _structs(ledger, ledger.Accepted)["$defs"]["Accepted"]
+    made: Json = _structs(ledger.Accepted, ledger)["$defs"]["Accepted"]
     _of_a_command(made)
     return _without(made, "partition", "offset")
 
@@ -116,7 +116,7 @@ def _of_a_command(accepted: Json) -> None:
 
 def _dead_letter() -> Json:
     """The reason, as the header says it; the message itself is what the record holds."""
-    made: Json = _structs(ports, ports.DeadLetter)["$defs"]["DeadLetter"]
+    made: Json = _structs(ports.DeadLetter, ports)["$defs"]["DeadLetter"]
     made["description"] = "Why a message was not accepted, and where it stood."
     return _without(made, "value", "headers", "key")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from domain import accounting, delays, elastic, slots
 from domain.commands import ReportAttempt, ReportCheckpoint
+from domain.fact import Held, Placed
 from domain.facts import (
     AttemptEnded,
     AttemptReported,
@@ -13,9 +14,7 @@ from domain.facts import (
     AttemptStarted,
     AttemptStopping,
     CheckpointRecorded,
-    Held,
     JobClaimed,
-    Placed,
 )
 from domain.jobs import known
 from domain.refusals import Refused

@@ -7,7 +7,8 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domain.fabric import RACK, Domain, NodeClass
-from domain.facts import Held, Victim
+from domain.fact import Held
+from domain.facts import Victim
 from domain.placement import nodes_of
 
 if TYPE_CHECKING:

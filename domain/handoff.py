@@ -21,15 +21,10 @@ from domain.commands import (
     ReleaseHandoff,
     SubmitJob,
 )
-from domain.facts import (
-    HandoffCompleted,
-    HandoffOffered,
-    HandoffReleased,
-    HandoffWithdrawn,
-)
 from domain.inventory import take
 from domain.ledger import canonical
 from domain.pool import MAX_FLIGHTS, MAX_TOMBSTONES, Flight, Offer, as_token, of_token
+from domain.pool_facts import HandoffCompleted, HandoffOffered, HandoffReleased, HandoffWithdrawn
 from domain.pool_specs import Amount, History, Owner
 from domain.refusals import Refused
 

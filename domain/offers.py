@@ -20,8 +20,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from domain import handoff, rights
-from domain.facts import HandoffOffered, OfferWhy
 from domain.inventory import take
+from domain.pool_facts import HandoffOffered, OfferWhy
 from domain.specs import MAX_S
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from domain.commands import AdvertiseInventory, FromPeer, SetPeers
-from domain.facts import InventorySeen, PeersSet
 from domain.pool import Peer, Region
+from domain.pool_facts import InventorySeen, PeersSet
 from domain.refusals import Refused
 
 if TYPE_CHECKING:

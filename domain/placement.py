@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domain import rules
 from domain.fabric import NODE, RACK, REGION, Domain, NodeClass
-from domain.facts import Placed
+from domain.fact import Placed
 from domain.nodes import WHOLE, allows
 from domain.quota import MILLI
 from domain.specs import LEVELS, ReplicaGroup

@@ -8,7 +8,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
-from domain.facts import TokenOf
+from domain.pool_facts import TokenOf
 from domain.pool_specs import HandoffRules, Token
 from domain.rights import Rights
 

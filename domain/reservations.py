@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from domain import eviction, placement, preemption
 from domain.commands import CancelReservation, RequestReservation
 from domain.fabric import NodeClass, matches
+from domain.fact import Held
 from domain.facts import (
-    Held,
     PreemptionDecided,
     ReservationActive,
     ReservationClaimed,

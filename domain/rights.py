@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from domain.commands import GrantRights, RequestRights, SendRights, SetQuota
-from domain.facts import RightsGranted, RightsReceived, RightsRequested, RightsSent
+from domain.pool_facts import RightsGranted, RightsReceived, RightsRequested, RightsSent
 from domain.refusals import Refused
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from domain.facts import Placed
+from domain.fact import Placed
 from domain.quota import MILLI
 from domain.specs import TIERS
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from domain import fair_share, placement, preemption, waiting
 from domain.eviction import Plan
-from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided, Why
+from domain.fact import Why
+from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided
 from domain.gathering import Gathering
 from domain.placement import Blocked, Choice
 from domain.specs import TIERS

@@ -19,18 +19,18 @@ from domain.commands import (
     ReleaseHandoff,
     WithdrawHandoff,
 )
-from domain.facts import (
+from domain.fact import Why
+from domain.jobs import MAX_JOBS, Job
+from domain.ledger import canonical
+from domain.placement import Blocked
+from domain.pool import MAX_TOMBSTONES, Passport, of_token
+from domain.pool_facts import (
     HandoffAccepted,
     HandoffConfirmed,
     HandoffDeclined,
     HandoffLapsed,
     HandoffPrepared,
-    Why,
 )
-from domain.jobs import MAX_JOBS, Job
-from domain.ledger import canonical
-from domain.placement import Blocked
-from domain.pool import MAX_TOMBSTONES, Passport, of_token
 from domain.refusals import Refused
 from domain.runs import Run
 from domain.shapes import Need, key_of
@@ -38,7 +38,7 @@ from domain.specs import TIERS
 
 if TYPE_CHECKING:
     from domain.cell import Cell
-    from domain.facts import TokenOf
+    from domain.pool_facts import TokenOf
     from domain.pool_specs import History
     from domain.turn import Turn
 

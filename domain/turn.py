@@ -10,7 +10,6 @@ from domain.facts import (
     AnyFact,
     AttemptEnded,
     AttemptStopping,
-    HandoffLapsed,
     JobCancelled,
     JobFailed,
     JobFinished,
@@ -20,6 +19,7 @@ from domain.facts import (
 )
 from domain.jobs import MAX_BACKOFF_S
 from domain.ledger import Header
+from domain.pool_facts import HandoffLapsed
 
 if TYPE_CHECKING:
     from domain.cell import Cell

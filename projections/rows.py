@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import facts
+from domain import facts, pool_facts
 from domain.accounting import Book
 from domain.cell import Cell, Changes, Entity
 from domain.delays import Delays
@@ -32,10 +32,10 @@ ENDS: Final = {
     facts.JobFinished: "finished",
     facts.JobFailed: "failed",
     facts.JobCancelled: "cancelled",
-    facts.HandoffReleased: "handed_over",
-    facts.HandoffLapsed: "lapsed",
+    pool_facts.HandoffReleased: "handed_over",
+    pool_facts.HandoffLapsed: "lapsed",
 }
-Left = facts.HandoffReleased | facts.HandoffLapsed
+Left = pool_facts.HandoffReleased | pool_facts.HandoffLapsed
 """The job is not the cell's any more, or never was."""
 DECISIONS: Final = (facts.AttemptStarted, facts.JobClaimed, facts.PreemptionDecided)
 OF_A_JOB: Final = "job"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
+from domain.fact import Placed
 from domain.facts import (
     AttemptEnded,
     AttemptGrown,
@@ -19,7 +20,6 @@ from domain.facts import (
     AttemptShrunk,
     AttemptStarted,
     AttemptStopping,
-    Placed,
 )
 from domain.ledger import canonical
 

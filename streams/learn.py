@@ -18,11 +18,11 @@ from domain.facts import (
     AttemptRunning,
     AttemptStarted,
     CheckpointRecorded,
-    HandoffAccepted,
     JobAdmitted,
     NodeLost,
 )
 from domain.ledger import Accepted, Round
+from domain.pool_facts import HandoffAccepted
 from streams.agent import Work
 from streams.scenario import Outage
 

@@ -17,14 +17,13 @@ from domain.facts import (
     AttemptGrown,
     AttemptShrunk,
     AttemptStarted,
-    HandoffAccepted,
-    HandoffReleased,
     JobAdmitted,
     JobCancelled,
     JobFailed,
     JobFinished,
 )
 from domain.ledger import Round
+from domain.pool_facts import HandoffAccepted, HandoffReleased
 from domain.specs import TIERS
 
 MILLI: Final = 1000

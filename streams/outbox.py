@@ -25,8 +25,10 @@ from domain.commands import (
     SendRights,
     WithdrawHandoff,
 )
-from domain.facts import (
-    AnyFact,
+from domain.facts import AnyFact
+from domain.ledger import Round, canonical
+from domain.pool import Flight, as_token
+from domain.pool_facts import (
     HandoffAccepted,
     HandoffCompleted,
     HandoffDeclined,
@@ -37,8 +39,6 @@ from domain.facts import (
     RightsRequested,
     RightsSent,
 )
-from domain.ledger import Round, canonical
-from domain.pool import Flight, as_token
 from domain.pool_specs import Amount
 
 _any: Final = msgspec.json.Decoder(dict[str, Any])

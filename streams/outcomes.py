@@ -13,14 +13,13 @@ from domain.cell import Cell
 from domain.facts import (
     AttemptEnded,
     AttemptStarted,
-    HandoffAccepted,
-    HandoffReleased,
     JobAdmitted,
     JobCancelled,
     JobFailed,
     JobFinished,
 )
 from domain.ledger import Round
+from domain.pool_facts import HandoffAccepted, HandoffReleased
 from domain.specs import TIERS
 from streams.measure import mean_s, rank_s, submitted_of
 

@@ -9,6 +9,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from domain import facts as f
+from domain import pool_facts
 from domain.commands import CancelJob, DrainNode, ReportAttempt
 from domain.ledger import Accepted, Round
 from domain.pool_specs import HandoffRules
@@ -25,14 +26,14 @@ def full(region: Regional) -> None:
 def offered(**asked: Any) -> tuple[Regional, Regional]:
     east, west = pair()
     full(east)
-    assert of(f.HandoffOffered, east.say(job("j", **asked)).facts)
+    assert of(pool_facts.HandoffOffered, east.say(job("j", **asked)).facts)
     return east, west
 
 
 def released() -> tuple[Regional, Regional]:
     east, west = offered()
     west.hear(east.take("OfferHandoff"))
-    assert of(f.HandoffReleased, east.hear(west.take("AnswerHandoff")).facts)
+    assert of(pool_facts.HandoffReleased, east.hear(west.take("AnswerHandoff")).facts)
     return east, west
 
 
@@ -73,7 +74,7 @@ def test_it_may_start_at_home_until_it_is_released() -> None:
     west.hear(east.take("OfferHandoff"))
     started = east.say(ReportAttempt(job="first", attempt=1, state="finished"))
     assert of(f.AttemptStarted, started.facts)[0].job == "j"
-    withdrawn = of(f.HandoffWithdrawn, east.hear(west.take("AnswerHandoff")).facts)
+    withdrawn = of(pool_facts.HandoffWithdrawn, east.hear(west.take("AnswerHandoff")).facts)
     assert [w.reason for w in withdrawn] == ["not_waiting"]
     assert kinds(west.hear(east.take("WithdrawHandoff"))) == ["HandoffLapsed"]
     assert not west.cell.jobs
@@ -87,19 +88,19 @@ def test_what_waits_there_comes_first() -> None:
     west.offset += 1
     both = west.kept(west.decide([replace(asked, time_ms=west.now_ms), west.accept(job("local"))]))
     assert [s.job for s in of(f.AttemptStarted, both.facts)] == ["local"]
-    assert [d.reason for d in of(f.HandoffDeclined, both.facts)] == ["no_capacity"]
-    reply = of(f.HandoffWithdrawn, east.hear(west.take("AnswerHandoff")).facts)
+    assert [d.reason for d in of(pool_facts.HandoffDeclined, both.facts)] == ["no_capacity"]
+    reply = of(pool_facts.HandoffWithdrawn, east.hear(west.take("AnswerHandoff")).facts)
     assert [(w.reason, w.detail) for w in reply] == [("declined", "no_capacity")]
-    assert not of(f.HandoffOffered, east.say().facts), "it lets the peer rest"
+    assert not of(pool_facts.HandoffOffered, east.say().facts), "it lets the peer rest"
 
 
 def test_an_offer_without_an_answer_is_withdrawn_and_the_slots_are_freed() -> None:
     east, west = offered()
     west.hear(east.take("OfferHandoff"))
-    gone = of(f.HandoffWithdrawn, east.say(after_s=10).facts)
+    gone = of(pool_facts.HandoffWithdrawn, east.say(after_s=10).facts)
     assert [w.reason for w in gone] == ["no_answer"]
     assert kinds(west.say(after_s=30)) == ["HandoffLapsed"]
-    late = of(f.HandoffWithdrawn, east.hear(west.take("AnswerHandoff")).facts)
+    late = of(pool_facts.HandoffWithdrawn, east.hear(west.take("AnswerHandoff")).facts)
     assert [w.reason for w in late] == ["not_offered"]
 
 
@@ -187,20 +188,20 @@ def test_a_job_of_a_former_ledger_is_another_job() -> None:
 def test_where_a_job_may_go(locality: Locality, moves: bool) -> None:
     east, _ = pair()
     full(east)
-    offers = of(f.HandoffOffered, east.say(job("j", locality=locality)).facts)
+    offers = of(pool_facts.HandoffOffered, east.say(job("j", locality=locality)).facts)
     assert bool(offers) == moves
 
 
 def test_a_hand_off_must_save_enough() -> None:
     east, west = pair(rules=HandoffRules(min_benefit_s=60))
     full(east)
-    assert not of(f.HandoffOffered, east.say(job("j")).facts)
-    assert not of(f.HandoffOffered, east.say(after_s=60).facts), "its inventory is stale"
-    late = of(f.HandoffOffered, east.hear(west.advert("east"), id_="new").facts)
+    assert not of(pool_facts.HandoffOffered, east.say(job("j")).facts)
+    assert not of(pool_facts.HandoffOffered, east.say(after_s=60).facts), "its inventory is stale"
+    late = of(pool_facts.HandoffOffered, east.hear(west.advert("east"), id_="new").facts)
     assert late[0].why.benefit_s >= late[0].why.threshold_s == 60
 
 
 def test_old_inventory_is_not_believed() -> None:
     east, _ = pair()
     full(east)
-    assert not of(f.HandoffOffered, east.say(job("j"), after_s=301).facts)
+    assert not of(pool_facts.HandoffOffered, east.say(job("j"), after_s=301).facts)
