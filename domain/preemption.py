@@ -1,11 +1,12 @@
 """Preemption at least cost: which whole gangs make room for a claim that is higher.
 
-Why it cannot loop. A claim preempts only within its account's nominal quota. Its victims borrow, or
-have a weaker tier. A victim that is placed again by preemption does so within its own nominal
-quota, so what it takes is borrowed or weaker still. Order attempts by (within nominal, tier): each
-preemption replaces some by one that stands strictly higher, never higher by a lower, and there are
-finitely many places. Within a round, nothing that was preempted is placed again. Beside that every
-claim may take what an elastic attempt has grown by, which claims nothing in its turn.
+Why it cannot loop. A claim preempts within its account's nominal quota: its victims borrow, or have
+a weaker tier. Beyond it a claim preempts weaker tiers of its own account alone. A victim that is
+placed again by preemption takes what is borrowed or weaker still. Order attempts by (within
+nominal, tier): each preemption replaces some by one that stands strictly higher, never higher by a
+lower, and there are finitely many places. Within a round, nothing that was preempted is placed
+again. Beside that every claim may take what an elastic attempt has grown by, which claims nothing
+in its turn.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Victims:
         self.turn = turn
         self.cell = turn.cell
         self._old: dict[tuple[str, int], list[Run]] = {}
+        self._owned: dict[tuple[str, int], dict[Account, list[Run]]] = {}
+        self._lower_own: dict[tuple[Account, str, int], Eligible] = {}
         self._borrowed: dict[str, list[Run]] = {}
         self._services: dict[tuple[Account, str, int], list[tuple[int, Run]]] = {}
         self._lower: dict[tuple[str, int], Eligible] = {}
@@ -98,21 +101,25 @@ class Victims:
         for need in demand.needs:
             if self.cell.preemptible.get((need.accelerator, SURPLUS)):
                 return len(TIERS)
-            if demand.account.within_nominal(need.accelerator, demand.size):
-                if self._borrowers(need.accelerator):
-                    return len(TIERS)
-                for tier in range(len(TIERS) - 1, rank + 1, -1):
-                    if self._old_enough(need.accelerator, tier):
-                        rank = tier - 1
-                        break
+            within = demand.account.within_nominal(need.accelerator, demand.size)
+            if within and self._borrowers(need.accelerator):
+                return len(TIERS)
+            for tier in range(len(TIERS) - 1, rank + 1, -1):
+                if within and self._old_enough(need.accelerator, tier):
+                    rank = tier - 1
+                    break
+                if self._own(demand.account, need.accelerator, tier):
+                    rank = tier - 1
+                    break
         return rank
 
     def of(self, shape: Shape, job: Job, accelerator: str) -> Iterator[Eligible]:
-        """Victims of a claim within nominal quota, then those that the policy's order offers."""
-        if shape.queue.account.within_nominal(accelerator, shape.size):
+        """Victims of a claim by its quota and tier, then those that the policy's order offers."""
+        account = shape.queue.account
+        if account.within_nominal(accelerator, shape.size):
             yield self.lower(shape.tier, accelerator)
-        elif self.cell.preemptible.get((accelerator, SURPLUS)):
-            yield self._surplus(accelerator)
+        else:
+            yield self._own_lower(account, shape.tier, accelerator)
         policy = self.cell.policy
         if policy.yield_ratio_milli and policy.order != "seniority":
             yield self._yielding(shape, job, accelerator)
@@ -148,19 +155,36 @@ class Victims:
             now = self.turn.header.now_ms
             runs = [
                 (-ordering.service(self.cell, r.job, now), r.job.number, r)
-                for r in self._old_enough(accelerator, tier)
-                if r.job.shape.queue.account is account
+                for r in self._own(account, accelerator, tier)
             ]
             runs.sort(key=lambda r: r[:2])
             found = self._services[key] = [(-minus, run) for minus, _, run in runs]
         return found
 
-    def _surplus(self, accelerator: str) -> Eligible:
-        """What elastic attempts have grown by: every claim may take it, also one that borrows."""
-        found = self._lower.get((accelerator, SURPLUS))
+    def _own(self, account: Account, accelerator: str, tier: int) -> list[Run]:
+        """Attempts of an account on a type in a tier that are old enough."""
+        key = (accelerator, tier)
+        by_account = self._owned.get(key)
+        if by_account is None:
+            by_account = self._owned[key] = {}
+            for run in self._old_enough(accelerator, tier):
+                by_account.setdefault(run.job.shape.queue.account, []).append(run)
+        return by_account.get(account, [])
+
+    def _own_lower(self, account: Account, tier: int, accelerator: str) -> Eligible:
+        """Weaker tiers of an account, and what elastic attempts of any have grown by.
+
+        What an account gives to its own, it need not be lent.
+        """
+        key = (account, accelerator, tier)
+        found = self._lower_own.get(key)
         if found is None:
-            runs = self._old_enough(accelerator, SURPLUS)
-            found = self._lower[(accelerator, SURPLUS)] = Eligible(dict.fromkeys(runs, 0))
+            now = self.turn.header.now_ms
+            tiers = range(tier + 1, len(TIERS))
+            runs = [r for t in tiers for r in self._own(account, accelerator, t)]
+            runs += self._old_enough(accelerator, SURPLUS)
+            found = Eligible({r: cost_of(r, now) for r in runs if not r.stop_by_ms})
+            self._lower_own[key] = found
         return found
 
     def lower(self, tier: int, accelerator: str) -> Eligible:

@@ -301,7 +301,7 @@ class Naive:
             return True
         borrows = self.reached(lender, type_) > self.subtree(lender, type_) and other > 0
         within = self.reached(owner, type_) + claimant.size <= self.subtree(owner, type_)
-        return within and (other > rank or borrows)
+        return (other > rank and (within or owner == lender)) or (within and borrows)
 
     def check_gang(self, job: NaiveJob, nodes: list[Any], accelerator: str) -> None:
         """All replicas, on nodes that may take them, in one domain of the required level."""
