@@ -180,11 +180,12 @@ def main(argv: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = {"nodes": args.nodes, "slots": args.nodes * 8, "pending": args.pending}
     for shapes in args.shapes:  # each in a process of its own: memory is measured by its peak
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            result[f"shapes_{shapes}"] = process.submit(_measure, args, shapes).result()
+            result[f"shapes_{shapes}"] = process.submit(measure, args, shapes).result()
     return result
 
 
-def _measure(args: argparse.Namespace, shapes: int) -> dict[str, Any]:
+def measure(args: argparse.Namespace, shapes: int) -> dict[str, Any]:
+    """Figures of one size; `args` has nodes, pending, rounds, ends and seed."""
     gc.set_threshold(10_000, 10, 1000)  # as a worker does
     bench = Bench(args.nodes, shapes, args.seed)
     figures = bench.set_up(args.pending)
