@@ -51,17 +51,19 @@ RESTART_S = 30
 FORMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "least_attained": {"order": "least_attained", "yield_ratio_milli": 8000},
+    "expected": {"order": "least_remaining"},
     "reclaim": {"min_run_s": (0, 0, 0, 0), "queue_delay_s": (0, 0, 0, 0)},
 }
 """plain: nothing is preempted, first come first served. least_attained: those that have had little
-come first. reclaim: what an account lent comes back at once, whatever it costs."""
+come first. expected: nothing is preempted, and what is expected to need least comes first, by what
+earlier jobs needed. reclaim: what an account lent comes back at once, whatever it costs."""
 
 
 def scenario(rows: list[traces.Row], form: str, apart: bool) -> Scenario:
     sizes = SIZES["itp" if rows[0].partition in SIZES["itp"] else "philly"]
     used = {r.partition for r in rows}
     nodes = traces.partition_nodes({p: n for p, n in sizes.items() if p in used}, 8)
-    preemptible = form != "plain"
+    preemptible = form not in ("plain", "expected")
     plain = traces.scenario(rows, nodes, traces.Options(apart=apart, preemptible=preemptible))
     runtime = {"checkpoint_interval_s": 7 * 86_400, "restore_s": RESTART_S}
     arrivals: list[Arrival] = []

@@ -18,6 +18,7 @@ from domain import nodes as node_rules
 from domain.accounting import Book
 from domain.commands import COMMANDS, Command, SubmitJob
 from domain.delays import Delays
+from domain.estimates import EstimateModel, Kind, Seen
 from domain.fabric import Fabric
 from domain.jobs import Job
 from domain.ledger import Accepted, Head, Header
@@ -34,7 +35,20 @@ from domain.shapes import Demand, Need, Shape, key_of
 from domain.specs import PolicyParameters
 from domain.timers import Timers
 
-Entity = Account | Queue | Node | Job | Shape | Reservation | Book | Delays | Mix | PoolEntity
+Entity = (
+    Account
+    | Queue
+    | Node
+    | Job
+    | Shape
+    | Reservation
+    | Book
+    | Delays
+    | Mix
+    | Seen
+    | EstimateModel
+    | PoolEntity
+)
 CommandT = TypeVar("CommandT", bound=BaseModel)
 
 MAX_SHAPES: Final = 100_000
@@ -83,6 +97,9 @@ class Cell:
         self.memory = Memory()
         self.pool = Pool()
         self.mix = Mix()
+        self.runtimes: dict[Kind, Seen] = {}
+        """How long jobs ran, by queue and size."""
+        self.estimates = EstimateModel()
         self.next_node = 0
         self.next_job = 0
         self.next_shape = 0
@@ -359,12 +376,15 @@ class Cell:
             self.reservations,
             self.books,
             self.delays,
+            self.runtimes,
         )
         for table in tables:
             yield from table.values()
         yield from self.pool.entities()
         if self.mix.version:
             yield self.mix
+        if self.estimates.ends:
+            yield self.estimates
 
     def make_node(self, index: int, spec: Any) -> Node:
         return node_rules.make(self.fabric, index, spec)

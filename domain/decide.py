@@ -14,6 +14,7 @@ from domain import (
     commands,
     deadlines,
     elastic,
+    estimates,
     handoff,
     jobs,
     ledger,
@@ -93,6 +94,7 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
     attempts.start_ready_claims(turn)
     deadlines.keep(turn)
     mix.publish(turn)
+    estimates.publish(turn)
     scheduling = Scheduling(turn)
     scheduling.run()
     elastic.grow(turn)

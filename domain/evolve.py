@@ -10,6 +10,7 @@ from domain import (
     attempts,
     deadlines,
     elastic,
+    estimates,
     facts,
     handoff,
     jobs,
@@ -94,6 +95,7 @@ APPLY: Final[dict[type, Callable[[Cell, Any], None]]] = {
     pool_facts.RightsSent: rights.apply_sent,
     pool_facts.RightsReceived: rights.apply_received,
     facts.WorkloadMixPublished: mix.apply_published,
+    facts.EstimateModelPublished: estimates.apply_published,
 }
 
 

@@ -56,6 +56,22 @@ class MixEntry(Struct, frozen=True, gc=False, omit_defaults=True):
     forbid: Labels = ()
 
 
+class EstimateOf(Struct, frozen=True, gc=False, omit_defaults=True):
+    """How long jobs of one queue and size ran that came to their end."""
+
+    queue: str
+    """Empty: of all queues."""
+    size: int
+    """Number of bits of the job's slots."""
+    jobs: int
+    mean_s: int
+    """Drawn towards the mean of all jobs, the more the fewer there are."""
+    p90_s: int
+    off_p50_milli: int = 0
+    """Run time by the user's estimate, in thousandths; 0: no job had one."""
+    off_p90_milli: int = 0
+
+
 class JobAdmitted(Fact, frozen=True, tag="JobAdmitted"):
     command: int
     shape: int
@@ -294,6 +310,12 @@ class PolicySet(Fact, frozen=True, tag="PolicySet"):
     version: int
 
 
+class EstimateModelPublished(Fact, frozen=True, tag="EstimateModelPublished"):
+    """How long jobs are expected to run from now on."""
+
+    entries: list[EstimateOf]
+
+
 class WorkloadMixPublished(Fact, frozen=True, tag="WorkloadMixPublished"):
     """What the live jobs ask for; placement weighs free parts of nodes by it from now on."""
 
@@ -353,6 +375,7 @@ AnyFact = (
     | RightsSent
     | RightsReceived
     | WorkloadMixPublished
+    | EstimateModelPublished
 )
 
 FACTS: Final[dict[str, type[Fact]]] = {c.__name__: c for c in Fact.__subclasses__()}

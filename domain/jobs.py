@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import deadlines, shapes
+from domain import deadlines, estimates, shapes
 from domain.commands import AmendJob, CancelJob, PreemptJob
 from domain.facts import (
     AttemptStopping,
@@ -248,5 +248,7 @@ def apply_gone(cell: Cell, fact: JobFinished | JobFailed | JobCancelled) -> None
     job.shape.queue.waiting -= 1
     cell.memory.remember_name(job.id, cell.now_ms)
     cell.pool.ended(cell, job)
+    if isinstance(fact, JobFinished):
+        estimates.ended(cell, job)
     cell.leave_shape(job.shape)
     cell.left(job)

@@ -5,9 +5,8 @@ A job that cannot start here is offered where its slots seem to be free, if that
     benefit   = wait here - (transfer of data + distance + age of stale inventory)
     threshold = max(min_benefit_s, min_work_ppm of the remaining work) * 2^hops
 
-The wait here is what the job has waited already, or the time after which running work will have
-left it its slots, if that is longer. Of an attempt without an estimate as much is expected to be
-left as it has run (the residual life of a long-tailed duration). Near-ties are broken by a
+The wait here is what the job has waited already, or the time after which running work is expected
+to have left it its slots, if that is longer. Near-ties are broken by a
 rendezvous hash of job, round and region, so that regions with equal views do not herd.
 """
 
@@ -19,7 +18,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from domain import handoff, rights
+from domain import estimates, handoff, ordering, rights
 from domain.inventory import take
 from domain.pool_facts import HandoffOffered, OfferWhy
 from domain.specs import MAX_S
@@ -49,7 +48,9 @@ def consider(turn: Turn, blocked: Mapping[Demand, Blocked]) -> None:
         return
     left = pool.region.rules.offers_per_round
     waits = _Waits(turn.cell)
-    for *_, shape, reason in islice(sorted(_lines(blocked), key=lambda e: e[:5]), SHAPES_TRIED):
+    for *_, shape, reason in islice(
+        sorted(_lines(turn.cell, blocked), key=lambda e: e[:5]), SHAPES_TRIED
+    ):
         if reason.reason in ("quota_exceeded", "over_quota"):
             rights.request_for(turn, shape.demand, reason)
         for job in _jobs(shape):
@@ -62,14 +63,15 @@ def consider(turn: Turn, blocked: Mapping[Demand, Blocked]) -> None:
             left -= 1
 
 
-def _lines(blocked: Mapping[Demand, Blocked]) -> Iterator[_Line]:
+def _lines(cell: Cell, blocked: Mapping[Demand, Blocked]) -> Iterator[_Line]:
     for demand, reason in blocked.items():
         if demand.reservation is not None or not demand.waiting:
             continue
         for shape in demand.shapes.values():
             head = shape.head()
             if head is not None and shape.spec.locality.max_hops:
-                order = (shape.tier, -shape.priority, head.rank, head.seniority_ms, head.number)
+                place = ordering.place(cell, head)
+                order = (shape.tier, -shape.priority, place, head.seniority_ms, head.number)
                 yield (*order, shape, reason)
 
 
@@ -200,16 +202,10 @@ class _Waits:
             for node in self.cell.nodes.values():
                 if node.class_.accelerator != accelerator:
                     continue
-                left += [(self._left_s(run.job, run.started_ms), n) for run, n in node.runs.items()]
+                left += [(estimates.run_left_s(self.cell, run), n) for run, n in node.runs.items()]
             ends, total = [], 0
             for after_s, free in sorted(left):
                 total += free
                 ends.append((after_s, total))
             self._ends[accelerator] = ends
         return ends
-
-    def _left_s(self, job: Job, started_ms: int) -> int:
-        age_s = (self.cell.now_ms - (started_ms or self.cell.now_ms)) // 1000
-        if job.estimate_s is not None and job.estimate_s > age_s:
-            return job.estimate_s - age_s
-        return age_s

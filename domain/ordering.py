@@ -5,8 +5,9 @@ least_attained   log2 of the slot-seconds that the job has had: what needs littl
                  nothing need be known of durations (least attained service; Tiresias, NSDI'19,
                  uses it on GPUs). What was lost counts, too: so two jobs that keep no checkpoint
                  take turns at doubling times, and each ends.
-least_remaining  the slot-seconds that the job's estimate says are left (shortest remaining
-                 service); jobs without an estimate come last.
+least_remaining  the slot-seconds that are expected to be left (shortest remaining service): by the
+                 job's estimate, else by the published model of run times. Where nothing is known,
+                 the fewest slots first.
 earliest_deadline  the deadline (EDF; Liu and Layland, JACM 1973). Jobs without one come later, and
                  so do jobs that cannot be in time any more: else, under overload, each would make
                  the next one late, too.
@@ -18,6 +19,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from domain import estimates
+
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.jobs import Job
@@ -26,7 +29,7 @@ UNKNOWN: Final = 1 << 60
 
 
 def rank(cell: Cell, job: Job) -> int:
-    """The job's place in its line."""
+    """The job's place among the jobs of its shape."""
     order = cell.policy.order
     if order == "seniority":
         return 0
@@ -34,7 +37,16 @@ def rank(cell: Cell, job: Job) -> int:
         return job.attained_slot_s.bit_length()
     if order == "earliest_deadline":
         return UNKNOWN if job.late or not job.deadline_ms else job.deadline_ms
-    return remaining_slot_s(job, job.attained_slot_s)
+    if job.estimate_s is None:  # what the model says of them changes, their order does not
+        return UNKNOWN - (job.attained_slot_s - job.lost_slot_s)
+    return remaining_slot_s(cell, job, job.attained_slot_s)
+
+
+def place(cell: Cell, head: Job) -> int:
+    """The place among other shapes of the job that is the first of its own."""
+    if cell.policy.order == "least_remaining" and head.estimate_s is None:
+        return remaining_slot_s(cell, head, head.attained_slot_s)
+    return head.rank
 
 
 def service(cell: Cell, job: Job, now_ms: int) -> int:
@@ -49,7 +61,7 @@ def service(cell: Cell, job: Job, now_ms: int) -> int:
         attained += job.run.held_slot_s(now_ms)
     if cell.policy.order == "least_attained":
         return attained
-    return remaining_slot_s(job, attained)
+    return remaining_slot_s(cell, job, attained)
 
 
 def slack_ms(job: Job, now_ms: int) -> int:
@@ -74,8 +86,8 @@ def latest_start_ms(job: Job, now_ms: int = 0) -> int:
     return job.deadline_ms - max(0, needs_ms - done_ms)
 
 
-def remaining_slot_s(job: Job, attained_slot_s: int) -> int:
-    if job.estimate_s is None:
-        return UNKNOWN
-    done = attained_slot_s - job.lost_slot_s
-    return max(0, job.shape.slots * job.estimate_s - done)
+def remaining_slot_s(cell: Cell, job: Job, attained_slot_s: int) -> int:
+    done, slots = attained_slot_s - job.lost_slot_s, job.shape.slots
+    if job.estimate_s is not None:
+        return max(0, slots * job.estimate_s - done)
+    return slots * estimates.left_s(cell, job, done // slots) if slots else 0

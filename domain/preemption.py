@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from domain import ordering, part_eviction
+from domain import estimates, ordering, part_eviction
 from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
 from domain.runs import SURPLUS
 from domain.specs import TIERS
@@ -145,6 +145,11 @@ class Victims:
                 # it has had enough when it has held these
                 slot_s = run.held_slot_s(now) + least - service
                 self.cell.wake(run.started_ms - (-1000 * slot_s // other.slots))
+            elif policy.order == "least_remaining" and run.job.estimate_s is None and other.slots:
+                # it has as much before it as behind it once it has run longer than was expected
+                self.cell.wake(
+                    run.started_ms + 1000 * estimates.until_left_s(self.cell, run, least)
+                )
         return Eligible(found)
 
     def _by_service(self, account: Account, accelerator: str, tier: int) -> list[tuple[int, Run]]:

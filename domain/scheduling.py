@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Final
 
-from domain import fair_share, placement, preemption, waiting
+from domain import fair_share, ordering, placement, preemption, waiting
 from domain.eviction import Plan
 from domain.fact import Why
 from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided
@@ -40,11 +40,12 @@ Line = tuple[int, int, int, int, "Shape"]
 """(-priority; rank, seniority and number of the head; shape)"""
 
 
-def _line(shape: Shape) -> Line | None:
+def _line(cell: Cell, shape: Shape) -> Line | None:
     head = shape.head()
     if head is None:
         return None
-    return (-shape.priority, head.rank, head.seniority_ms, head.number, shape)
+    place = ordering.place(cell, head)
+    return (-shape.priority, place, head.seniority_ms, head.number, shape)
 
 
 class Scheduling:
@@ -107,7 +108,7 @@ class Scheduling:
             for shape in demand.shapes.values():
                 if not shape.waiting or (strict and not shape.queue.strict):
                     continue
-                line = _line(shape)
+                line = _line(self.cell, shape)
                 if line is not None:
                     bands.setdefault((shape.tier, shape.queue.index), []).append(line)
         for lines in bands.values():
@@ -199,7 +200,7 @@ class Scheduling:
 
     def _advance(self, lines: list[Line]) -> None:
         """The head of the first line was started: its next job, if any, takes its place."""
-        line = _line(lines[0][4])
+        line = _line(self.cell, lines[0][4])
         if line is None:
             heappop(lines)
         else:
@@ -252,7 +253,12 @@ class Scheduling:
                 job = shape.head() if shape.tier <= weakest else None
                 if job is not None:
                     share = fair_share.order_share(self.cell, shape)
-                    order = (-shape.priority, job.rank, job.seniority_ms, job.number)
+                    order = (
+                        -shape.priority,
+                        ordering.place(self.cell, job),
+                        job.seniority_ms,
+                        job.number,
+                    )
                     lines.append((shape.tier, share, *order, shape))
         lines.sort(key=lambda line: line[:6])
         for _, share, *_, shape in self._turns(lines):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from domain import accounting, delays, ordering, quota
+from domain import accounting, delays, estimates, ordering, quota
 from domain.commands import RegisterNode, RequestReservation, SubmitJob
 from domain.facts import MixEntry
 from domain.jobs import Job
@@ -73,6 +73,8 @@ def dump(cell: Cell) -> bytes:
             "delays": [d.state() for _, d in sorted(cell.delays.items())],
             "pool": [(e.kind, e.state()) for e in cell.pool.entities()],
             "mix": cell.mix.state(),
+            "estimates": cell.estimates.state(),
+            "runtimes": [cell.runtimes[kind].state() for kind in sorted(cell.runtimes)],
             "digest": cell.digest(),
         }
     )
@@ -117,6 +119,7 @@ def load(data: bytes, make: type[Cell]) -> Cell:
         cell.fabric.update(node_)
     accounting.restore(cell, body["books"])
     delays.restore(cell, body["delays"])
+    estimates.restore(cell, body["estimates"], body["runtimes"])
     for entity in cell.entities():
         cell.touch(entity)
     cell.close()

@@ -64,7 +64,7 @@ def test_all_that_there_is_has_been_released_once() -> None:
 
 def test_every_kind_of_fact_is_described() -> None:
     facts = MADE["facts.v1.json"]["$defs"]
-    assert facts.keys() == FACTS.keys() | {"Why", "Victim", "OfferWhy", "MixEntry"}
+    assert facts.keys() == FACTS.keys() | {"Why", "Victim", "OfferWhy", "MixEntry", "EstimateOf"}
 
 
 def test_units_and_meanings_are_in_the_schemas() -> None:
