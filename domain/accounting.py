@@ -204,9 +204,9 @@ def told(cell: Cell, shape: Shape) -> None:
 
 def mark_pieces(cell: Cell) -> None:
     """What is free of a type is fragmented while one waits for that reason."""
-    for accelerator in cell.total:
+    for accelerator, slots in cell.total.items():
         where = cell.books.get((NOBODY, accelerator))
-        if where is None:
+        if where is None or not slots:  # a restored cell knows no types that have left
             continue
         in_pieces = any(s.waiting for s in cell.in_pieces.get(accelerator, ()))
         if in_pieces != where.in_pieces:

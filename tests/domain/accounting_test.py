@@ -6,6 +6,8 @@ from domain import commands as c
 from domain import specs
 from domain.accounting import NOBODY, Use
 from domain.cell import Cell
+from domain.decide import decide
+from domain.ledger import canonical
 from tests.domain.given import Given, job, node
 
 DAY_S = 86_400
@@ -113,3 +115,14 @@ def test_totals_outgrow_64_bits_and_snapshots_keep_them() -> None:
     given.round(node("last"), after_s=1)
     totals = Cell.restore(given.cell.snapshot()).books[(NOBODY, "h100")].totals(given.now_ms)
     assert totals[Use.FREE] == 2000 * 64 * 1000 * (9 * 365 * DAY_S + 1) * 1000 > 1 << 63
+
+
+def test_a_type_that_has_left_is_settled_no_more_by_a_cell_that_was_not_restored() -> None:
+    given = Given()
+    given.round(quota(16), node("n1"), node("n2"), node("n3", accelerator="npu"))
+    given.round(c.RemoveNode(node="n3"), job("a", slots=5), job("b", slots=5), after_s=10)
+    before = given.cell.snapshot()
+    either = (specs.Flavour(accelerator="h100"), specs.Flavour(accelerator="npu"))
+    round = given.round(job("c", slots=6, flavours=either), after_s=10)
+    again = decide(Cell.restore(before), round.header, round.commands)
+    assert canonical(again) == canonical(round)
