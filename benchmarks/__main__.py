@@ -19,7 +19,7 @@ def benchmarks() -> dict[str, str]:
         tree = ast.parse(file.read_text())
         names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
         if "main" in names and file.name != Path(__file__).name:
-            found[file.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+            found[file.stem.replace("_", "-")] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return found
 
 
@@ -30,7 +30,7 @@ def main() -> None:
         for each, purpose in known.items():
             print(f"{each:10}  {purpose}")
     elif name in known:
-        result = importlib.import_module(f"benchmarks.{name}").main(options)
+        result = importlib.import_module(f"benchmarks.{name.replace('-', '_')}").main(options)
         print(json.dumps(result, sort_keys=False))
     else:
         print(__doc__, file=sys.stderr)

@@ -44,9 +44,9 @@ def answer_handoff(turn: Turn, command: AnswerHandoff, at: int) -> None:
     token = of_token(command.token)
     id_ = pool.id_of(token)
     offer = pool.offers.get(id_)
-    stands = offer is not None and (offer.to, offer.hop, offer.made_ms) == (
+    stands = offer is not None and (offer.to, offer.token, offer.made_ms) == (
         command.region,
-        command.token.hop,
+        token,
         command.offered_ms,
     )
     if offer is None or not stands:
@@ -72,7 +72,7 @@ def answer_handoff(turn: Turn, command: AnswerHandoff, at: int) -> None:
 def _hindrance(cell: Cell, offer: Offer, answer: AnswerHandoff) -> str:
     """Why the job cannot be released now; empty if it can."""
     job = cell.jobs.get(offer.id)
-    if job is None or not job.queued:
+    if job is None or not job.queued or cell.pool.token_of(job.id) != offer.token:
         return "not_waiting"
     if job.shape.id != offer.shape:
         return "amended"
@@ -83,10 +83,8 @@ def _hindrance(cell: Cell, offer: Offer, answer: AnswerHandoff) -> str:
 
 
 def withdraw(turn: Turn, offer: Offer, reason: str, detail: str = "", rest_ms: int = 0) -> None:
-    home, name, term, _ = turn.cell.pool.token_of(offer.id)
-    token = (home, name, term, offer.hop)
-    fact = HandoffWithdrawn(offer.id, offer.to, token, offer.made_ms, reason, detail, rest_ms)
-    turn.emit(fact)
+    at = (offer.id, offer.to, offer.token, offer.made_ms)
+    turn.emit(HandoffWithdrawn(*at, reason, detail, rest_ms))
 
 
 def expire_offers(turn: Turn) -> None:
@@ -117,8 +115,8 @@ def has_room(pool: Pool) -> bool:
 
 def apply_offered(cell: Cell, fact: HandoffOffered) -> None:
     pool, job = cell.pool, cell.jobs[fact.job]
-    hop = pool.token_of(job.id)[3]
-    offer = Offer(job.id, fact.to, hop, job.shape.id, cell.now_ms, fact.until_ms)
+    token = pool.token_of(job.id)
+    offer = Offer(job.id, fact.to, token, job.shape.id, cell.now_ms, fact.until_ms)
     pool.offers[job.id] = offer
     cell.touch(offer)
     peer, need = pool.peers[fact.to], job.shape.needs[fact.flavour]

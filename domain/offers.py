@@ -56,7 +56,7 @@ def consider(turn: Turn, blocked: Mapping[Demand, Blocked]) -> None:
         for job in _jobs(shape):
             if left <= 0 or not handoff.has_room(pool):
                 return
-            if job.id in pool.offers:
+            if job.id in pool.offers or hops(turn.cell, job) >= shape.spec.locality.max_hops:
                 continue
             if not _offer(turn, waits, shape, job):
                 break
@@ -69,7 +69,7 @@ def _lines(cell: Cell, blocked: Mapping[Demand, Blocked]) -> Iterator[_Line]:
             continue
         for shape in demand.shapes.values():
             head = shape.head()
-            if head is not None and shape.spec.locality.max_hops:
+            if head is not None:
                 place = ordering.place(cell, head)
                 order = (shape.tier, -shape.priority, place, head.seniority_ms, head.number)
                 yield (*order, shape, reason)
@@ -82,15 +82,17 @@ def _jobs(shape: Shape) -> list[Job]:
     return [j for j in dict.fromkeys(jobs) if j.queued and j.shape is shape][:DEEP]
 
 
+def hops(cell: Cell, job: Job) -> int:
+    """How often the job was handed over."""
+    return cell.pool.token_of(job.id)[3]
+
+
 def _offer(turn: Turn, waits: _Waits, shape: Shape, job: Job) -> bool:
     """Offer the job to the peer where it gains most; False if there is none."""
     cell = turn.cell
     own = cell.pool.own
-    hop = cell.pool.token_of(job.id)[3]
-    if hop >= shape.spec.locality.max_hops:
-        return True  # others of its line may still go
     found: list[tuple[int, Peer, int, OfferWhy]] = []
-    threshold_s = _threshold_s(own, job) << hop
+    threshold_s = _threshold_s(own, job) << hops(cell, job)
     for peer in _peers(cell, shape, job):
         for flavour, need in enumerate(shape.needs):
             after_ms = 1000 * shape.spec.flavours[flavour].after_wait_s

@@ -95,20 +95,23 @@ class Peer:
 class Offer:
     """A job that waits here and was offered to a peer."""
 
-    __slots__ = ("hop", "id", "made_ms", "mark", "shape", "to", "until_ms")
+    __slots__ = ("id", "made_ms", "mark", "shape", "to", "token", "until_ms")
     kind = "offer"
 
-    def __init__(self, job: str, to: str, hop: int, shape: int, made_ms: int, until_ms: int):
+    def __init__(
+        self, job: str, to: str, token: TokenOf, shape: int, made_ms: int, until_ms: int
+    ) -> None:
         self.id = job
         self.to = to
-        self.hop = hop
+        self.token = token
+        """As it was when it was offered: the job may have ended since."""
         self.shape = shape
         self.made_ms = made_ms
         self.until_ms = until_ms
         self.mark = 0
 
     def state(self) -> tuple[object, ...]:
-        return (self.id, self.to, self.hop, self.shape, self.made_ms, self.until_ms)
+        return (self.id, self.to, self.token, self.shape, self.made_ms, self.until_ms)
 
 
 class Passport:
@@ -351,8 +354,8 @@ class Pool:
         peer.surplus = {tuple(key): milli for key, milli in surplus}
         peer.rests = dict(rests)
 
-    def _load_offer(self, cell: Cell, id_: str, *state: Any) -> None:
-        self.offers[id_] = Offer(id_, *state)
+    def _load_offer(self, cell: Cell, id_: str, to: str, token: Any, *state: Any) -> None:
+        self.offers[id_] = Offer(id_, to, tuple(token), *state)
 
     def _load_passport(self, cell: Cell, id_: str, token: Any, source: str, *state: Any) -> None:
         passport = self.passports[id_] = Passport(id_, tuple(token), source)

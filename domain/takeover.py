@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from domain.pool_specs import History
     from domain.turn import Turn
 
-RETRY_S: Final = 30
 FOREVER_S: Final = 3600
 
 
@@ -66,12 +65,12 @@ def answer_offers(turn: Turn) -> None:
         if not reason:
             reason = _prepare(turn, command, at)
         if reason:
-            turn.emit(HandoffDeclined(at, reason, retry_s or RETRY_S))
+            turn.emit(HandoffDeclined(at, reason, retry_s))
     turn.asked.clear()
 
 
 def _obstacle(cell: Cell, command: OfferHandoff) -> tuple[str, int]:
-    """Why no place is looked for, and when to ask again; empty if one is."""
+    """Why no place is looked for, and how long it stays so; empty if one is."""
     pool, spec = cell.pool, command.spec
     id_ = pool.id_of(of_token(command.token))
     own = pool.own.id
@@ -87,7 +86,7 @@ def _obstacle(cell: Cell, command: OfferHandoff) -> tuple[str, int]:
         return "job_exists", FOREVER_S
     full = len(cell.jobs) >= MAX_JOBS or len(pool.tombstones) >= MAX_TOMBSTONES
     if full or len(cell.shapes) >= MAX_SHAPES:
-        return "full", RETRY_S
+        return "full", 0
     return "", 0
 
 
