@@ -115,6 +115,8 @@ class Measure:
         """Jobs by the fact that ended them."""
         self.attempts_ended: Counter[str] = Counter()
         self.lost_slot_s = 0
+        self.worked_milli_ms = 0
+        """Thousandths of slots x milliseconds of the attempts that ended."""
         self.timeline: list[Moment] = []
         self._live: dict[str, _Job] = {}
         self._busy = 0
@@ -216,6 +218,7 @@ class Measure:
             return  # a claim that was given up before it began
         self.attempts_ended[fact.reason] += 1
         job.run_ms += now_ms - job.started_ms
+        self.worked_milli_ms += job.size * (now_ms - job.started_ms)
         job.started_ms = -1
         self._busy -= job.size + sum(job.parts.values())
         job.parts.clear()
@@ -262,10 +265,14 @@ class Measure:
         """Mean waiting of the jobs that finished, by queue."""
         return {queue: mean_s(waited) for queue, waited in sorted(self._waited_ms.items())}
 
+    def waited_ms(self) -> list[int]:
+        """Of the jobs that finished."""
+        return list(chain.from_iterable(self._waited_ms.values()))
+
     def report(self, last_submission_ms: int) -> dict[str, Any]:
         """The numbers of a run; waiting is all time between submission and end without a run."""
         self.check()
-        waited = sorted(chain.from_iterable(self._waited_ms.values()))
+        waited = sorted(self.waited_ms())
         return {
             "jobs_submitted": self.submitted,
             "jobs_finished": self.ended[JobFinished.__name__],
@@ -290,6 +297,20 @@ class Measure:
             "rounds": self.rounds,
             "facts": self.facts,
         }
+
+
+def pooled(measures: Sequence[Measure]) -> dict[str, Any]:
+    """The numbers of jobs of several regions, each where it finished."""
+    waited = sorted(chain.from_iterable(m.waited_ms() for m in measures))
+    return {
+        "jobs_submitted": sum(m.submitted for m in measures),
+        "jobs_finished": sum(m.ended[JobFinished.__name__] for m in measures),
+        "jobs_refused": sum(m.refused.total() for m in measures),
+        "jobs_unfinished": sum(m.unfinished for m in measures),
+        "queue_mean_s": mean_s(waited),
+        "queue_p50_s": rank_s(waited, 50),
+        "queue_p99_s": rank_s(waited, 99),
+    }
 
 
 def mean_s(values_ms: Sequence[int]) -> float:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from msgspec import Raw
+
 from domain.cell import Cell
-from domain.ledger import Round, Signer
+from domain.commands import Command
+from domain.ledger import Accepted, Round, Signer
 from streams.agent import estimated
 from streams.clockwork import Clockwork
 from streams.fleet import Fleet
@@ -16,6 +19,8 @@ from streams.scenario import EPOCH_MS, Scenario
 SOURCE: Final = "simulation"
 PARTITION: Final = 1
 """An input of its own: a live cell that goes on from here reads its inbox (0) from the start."""
+HEARD: Final = 2
+"""An input of its own for what others say."""
 
 
 class Simulation:
@@ -31,8 +36,12 @@ class Simulation:
         origin_ms: int = EPOCH_MS,
         round_ms: int = 1000,
         patience_ms: int = 60_000,
+        then: Callable[[Cell, Round], None] | None = None,
     ) -> None:
-        """`append` gets each record of the ledger. `patience_ms`: see `Agent`."""
+        """`append` gets each record of the ledger, `then` each round with the cell right after it.
+
+        `patience_ms`: see `Agent`.
+        """
         self.cell = Cell(name)
         self.measure = Measure()
         self.fleet = Fleet(
@@ -42,6 +51,8 @@ class Simulation:
             origin_ms=origin_ms,
         )
         self._append = append
+        self._then = then
+        self._heard = 0
         self._clockwork = Clockwork(
             self.cell,
             self.fleet,
@@ -61,10 +72,16 @@ class Simulation:
     def _believed(self, made: Round, record: bytes) -> None:
         self._append(record)
         self.measure.observe(made, self.cell)
+        if self._then is not None:
+            self._then(self.cell, made)
 
     @property
     def now_ms(self) -> int:
         return self._clockwork.now_ms
+
+    @property
+    def arrived(self) -> int:
+        return self._arrived
 
     @property
     def arrivals(self) -> int:
@@ -80,13 +97,31 @@ class Simulation:
         The end is when all has arrived and no job is left, or nothing will ever happen again.
         """
         while self._arrived < len(self._arrivals) or self.cell.jobs or not self.cell.head.round:
-            next_ms = self._clockwork.next_ms(self._next_arrival_ms())
+            next_ms = self.next_ms()
             if next_ms is None or (until_ms is not None and next_ms > until_ms):
                 return
-            self._clockwork.now_ms = next_ms
-            self._take_arrivals()
-            self._clockwork.step()
+            self.step(next_ms)
             yield self._arrived
+
+    def next_ms(self) -> int | None:
+        """The next moment on the grid at which something happens."""
+        return self._clockwork.next_ms(self._next_arrival_ms())
+
+    def step(self, now_ms: int) -> None:
+        """All that happens at this moment."""
+        self._clockwork.now_ms = now_ms
+        self._take_arrivals()
+        self._clockwork.step()
+
+    def hear(self, source: str, id_: str, type_: str, data: bytes) -> None:
+        """Another one's command, in canonical form, comes for the next step."""
+        place = (HEARD, self._heard, id_, source, type_, source, self.now_ms)
+        self._heard += 1
+        self._clockwork.take([Accepted(*place, Raw(data))])
+
+    def give(self, command: Command) -> None:
+        """An operator's command comes for the next step."""
+        self._clockwork.say_command(command)
 
     def _next_arrival_ms(self) -> int | None:
         if self._arrived == len(self._arrivals):
