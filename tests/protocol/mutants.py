@@ -12,8 +12,8 @@ from msgspec import Struct
 from domain import decide, evolve, handoff, peers, pool, rights
 from domain.cell import Cell
 from domain.commands import SendRights
-from domain.facts import HandoffReleased, RightsReceived
 from domain.jobs import Job
+from domain.pool_facts import HandoffReleased, RightsReceived
 from domain.pool_specs import Amount
 from domain.turn import Turn
 from tests.protocol import models

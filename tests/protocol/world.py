@@ -24,10 +24,11 @@ from domain.commands import (
 )
 from domain.decide import decide
 from domain.evolve import evolve
-from domain.facts import HandoffAccepted, JobCancelled, JobFailed, JobFinished
+from domain.facts import JobCancelled, JobFailed, JobFinished
 from domain.ledger import ENGINE, Accepted, Head, Header
 from domain.memory import Memory
 from domain.pool import Offer, Peer
+from domain.pool_facts import HandoffAccepted
 from domain.pool_specs import Amount, Stock
 from streams import dispatch, outbox
 from streams.dispatch import Start
