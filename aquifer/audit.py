@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from aquifer.output import USAGE, JsonFlag, emit, fail, progress
+from aquifer.output import USAGE, JsonFlag, emit, fail, note, progress
 
 if TYPE_CHECKING:
+    from aquifer.ledgers import Source
     from streams.replay import Verdict
 
 EVERY: Final = 256
@@ -27,24 +28,36 @@ Keys = Annotated[Path | None, typer.Option(help="JSON list of the public keys to
 
 
 @app.command()
-def verify(ledger: LedgerPath = None, keys: Keys = None, as_json: JsonFlag = False) -> None:
+def verify(
+    ledger: LedgerPath = None,
+    keys: Keys = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=256, help="That decide again beside the one that folds.")
+    ] = 1,
+    as_json: JsonFlag = False,
+) -> None:
     """Check chain and signatures, and decide every round again: the bytes must be the same."""
-    answer = prove(ledger, keys)
+    answer = prove(ledger, keys, processes)
     emit(answer, as_json)
     if answer["broken"] is not None:
         fail(f"round {answer['broken']['round']}: {answer['broken']['rule']}")
 
 
-def prove(ledger: Path | None, keys: Path | None = None) -> dict[str, Any]:
+def prove(ledger: Path | None, keys: Path | None = None, processes: int = 1) -> dict[str, Any]:
     """The verdict on a ledger; `broken` names rule and round of the first break, or is None."""
-    return asyncio.run(_prove(ledger, keys))
+    return asyncio.run(_prove(ledger, keys, processes))
 
 
-async def _prove(ledger: Path | None, keys: Path | None) -> dict[str, Any]:
+async def _prove(ledger: Path | None, keys: Path | None, processes: int) -> dict[str, Any]:
     from aquifer import ledgers, settings
     from streams import replay
 
     async with ledgers.opened(settings.load(), ledger, keys) as source:
+        if processes > 1:
+            proven = await _prove_in_parallel(source, processes)
+            if proven is not None:
+                return _answer(proven)
+            note("something does not hold: one process looks for the first break")
         steps = (
             replay.verify(
                 source.log, source.verifier, cell_name=source.cell, expected=source.expected
@@ -58,6 +71,26 @@ async def _prove(ledger: Path | None, keys: Path | None) -> dict[str, Any]:
                 if verdict.records % EVERY == 0:
                     tell(verdict.records, max(verdict.records, source.size))
     return _answer(verdict)
+
+
+async def _prove_in_parallel(source: Source, processes: int) -> Verdict | None:
+    """None if something does not hold."""
+    from streams import replay
+    from streams.parallel_replay import verify_in_parallel
+
+    expected = source.expected
+    if source.file is not None and expected is None:
+        return None  # its last line is missing or damaged
+    proven = replay.Verdict(source.cell)
+    steps = verify_in_parallel(source.log, source.verifier, source.cell, expected, processes)
+    with progress("proving the ledger") as tell:
+        async for verdict in steps:
+            if verdict is None:
+                return None
+            proven = verdict
+            tell(proven.records, max(proven.records, source.size))
+    whole = source.file is None or proven.head == expected
+    return proven if whole else None
 
 
 def _answer(verdict: Verdict) -> dict[str, Any]:

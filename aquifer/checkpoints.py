@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,8 +13,13 @@ from aquifer.output import USAGE, JsonFlag, emit, fail, progress
 from domain.ledger import canonical
 
 if TYPE_CHECKING:
-    from streams.checkpoints import Grown, Signed
+    from collections.abc import Callable, Sequence
 
+    from aquifer.ledgers import Source
+    from streams.checkpoints import Consistency, Grown, Inclusion, Signed
+    from streams.tree_file import TreeFile
+
+Answer = TypeVar("Answer")
 Out = Annotated[Path, typer.Argument(help="File to write.")]
 Kept = Annotated[Path, typer.Argument(help="A checkpoint's file.", exists=True)]
 
@@ -29,8 +34,7 @@ def checkpoint(
 
     settings = load()
     folder = _folder(settings.state_dir, ledger)
-    cell, grown = asyncio.run(_grown(ledger, keys, None))
-    claim = checkpoints.checkpoint(cell, grown)
+    claim = asyncio.run(_with_tree(checkpoints.checkpoint, ledger, keys, None, ()))
     signed = checkpoints.sign(claim, signer_of(settings, folder))
     _write(out, signed)
     emit(_told(out, signed), as_json)
@@ -48,9 +52,12 @@ def prove(
     from streams import checkpoints
 
     signed = _read(at)
-    _, grown = asyncio.run(_grown(ledger, keys, number))
+
+    def show(_: str, grown: Grown) -> Inclusion:
+        return checkpoints.inclusion(grown, number, signed)
+
     try:
-        proof = checkpoints.inclusion(grown, number, signed)
+        proof = asyncio.run(_with_tree(show, ledger, keys, number, (signed,)))
     except (checkpoints.NotOfThisLedger, ValueError) as error:
         fail(f"{at.name}: {error}")
     _write(out, proof)
@@ -68,9 +75,13 @@ def extend(
     """Show that a newer checkpoint only added to an older one."""
     from streams import checkpoints
 
-    _, grown = asyncio.run(_grown(ledger, keys, None))
+    before, after = _read(old), _read(new)
+
+    def show(_: str, grown: Grown) -> Consistency:
+        return checkpoints.consistency(grown, before, after)
+
     try:
-        proof = checkpoints.consistency(grown, _read(old), _read(new))
+        proof = asyncio.run(_with_tree(show, ledger, keys, None, (before, after)))
     except (checkpoints.NotOfThisLedger, ValueError) as error:
         fail(str(error))
     _write(out, proof)
@@ -112,20 +123,52 @@ def _told(out: Path, signed: Signed) -> dict[str, Any]:
     return {"file": str(out), "cell": claim.cell, "rounds": claim.size, "root": claim.root}
 
 
-async def _grown(ledger: Path | None, keys: Path | None, keep: int | None) -> tuple[str, Grown]:
-    """The cell's name, and the tree over all that is believed."""
+async def _with_tree(
+    answer: Callable[[str, Grown], Answer],
+    ledger: Path | None,
+    keys: Path | None,
+    keep: int | None,
+    signed: Sequence[Signed],
+) -> Answer:
+    """An answer from the cell's name and the tree over all that is believed, or that was signed."""
     from aquifer import ledgers, settings
     from domain.merkle import Tree
     from streams.checkpoints import Grown, grow
     from streams.reader import LedgerReader
+    from streams.tree_file import TreeFile
 
     async with ledgers.opened(settings.load(), ledger, keys) as source:
+        if source.tree is not None:
+            file = TreeFile(source.tree)
+            try:
+                return answer(source.cell, await _from_files(source, file, keep, signed))
+            finally:
+                file.close()
         grown = Grown(Tree())
         with progress("reading the ledger") as tell:
             async for grown in grow(LedgerReader(source.log, source.cell, source.verifier), keep):
                 if len(grown.tree) % EVERY == 0:
                     tell(len(grown.tree), max(len(grown.tree), source.size))
-        return source.cell, grown
+        return answer(source.cell, grown)
+
+
+async def _from_files(
+    source: Source, file: TreeFile, keep: int | None, signed: Sequence[Signed]
+) -> Grown:
+    """The tree that is kept beside the ledger, brought up to date if that is needed."""
+    from streams.checkpoints import Grown, grow_file, record_at, time_of
+
+    with progress("reading the ledger") as tell:
+        async for size in grow_file(file, source.log, source.cell, source.verifier, signed):
+            if size % EVERY == 0:
+                tell(size, max(size, source.size))
+    grown = Grown(file.tree)
+    if len(file):
+        last = await record_at(source.log, file.position(len(file) - 1))
+        grown.at_ms = time_of(last, source.verifier)
+    if keep is not None and keep <= len(file):
+        grown.record = await record_at(source.log, file.position(keep - 1))
+    return grown
 
 
 COMMANDS = (checkpoint, prove, extend)

@@ -37,6 +37,8 @@ class Folder:
         self.ring = root / "keys.json"
         self.snapshots = root / "snapshots"
         self.projector_snapshots = root / "projector"
+        self.tree = root / "tree"
+        self.checkpoints = root / "checkpoints"
         self.head = root / "head.json"
         self.quarantine = root / "quarantine.json"
         self.read_model = root / "read-model.sqlite"

@@ -41,6 +41,8 @@ class Source(Struct, frozen=True):
     """Set if it is an exported file, which has to be whole."""
     snapshots: FileSnapshots | None = None
     """States of the cell that were kept beside it."""
+    tree: Path | None = None
+    """Where its Merkle tree is kept."""
 
 
 @asynccontextmanager
@@ -54,7 +56,7 @@ async def opened(settings: Settings, path: Path | None, keys: Path | None) -> As
         async with KafkaLog(settings.kafka, settings.cell) as log:
             ring, head = _ring(keys or folder.ring), _head(folder)
             kept = _snapshots(folder)
-            yield Source(log, settings.cell, ring, head, await log.end(), snapshots=kept)
+            yield Source(log, settings.cell, ring, head, await log.end(), None, kept, folder.tree)
     elif (folder_or_none := _folder(settings, path)) is not None:
         async with _embedded(folder_or_none, keys) as source:
             yield source
@@ -75,7 +77,7 @@ async def _embedded(folder: Folder, keys: Path | None) -> AsyncIterator[Source]:
     try:
         log = SqliteLog(database)
         cell = await _cell_of(log)
-        yield Source(log, cell, ring, head, await log.end(), snapshots=_snapshots(folder))
+        yield Source(log, cell, ring, head, await log.end(), None, _snapshots(folder), folder.tree)
     finally:
         database.close()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from aquifer.api import serve, services
+from aquifer.checkpointing import keep_signing
 from aquifer.clocks import ScaledClock
 from aquifer.embedded import Embedded, opened
 from aquifer.projecting import Ledger, fill, follow
@@ -84,6 +85,14 @@ async def live(
                 ports.run_fleet(origin.fleet, session),
                 _feed(ports, clock, session, origin.work, life),
                 follow(ledger, store),
+                keep_signing(
+                    folder,
+                    ports.log,
+                    ports.name,
+                    ports.signer,
+                    ports.verifier,
+                    settings.checkpoint_s,
+                ),
                 serve(settings, given, listener),
             )
         finally:

@@ -120,11 +120,14 @@ def generate(
 
 
 async def _worker(settings: Settings, bootstrap: str, roles: tuple[Role, ...]) -> None:
+    from aquifer.checkpointing import keep_signing
     from aquifer.clocks import SystemClock
     from aquifer.folder import Folder
+    from aquifer.together import together
     from aquifer.trust import identity_of, signer_of, verifier_of
     from streams import quarantine
     from streams.faust_app import Worker, run_worker
+    from streams.kafka import KafkaLog
     from streams.remembered import RememberedHead
     from streams.snapshots import FileSnapshots
     from streams.topics import create_topics
@@ -147,7 +150,13 @@ async def _worker(settings: Settings, bootstrap: str, roles: tuple[Role, ...]) -
         projector=await _projector(settings, folder) if "projector" in roles else None,
     )
     note(f"cell {settings.cell}: {', '.join(roles)}; stop with Ctrl-C")
-    await run_worker(made)
+    if "decider" not in roles:
+        await run_worker(made)
+        return
+    async with KafkaLog(bootstrap, settings.cell) as log:
+        period_s = settings.checkpoint_s
+        signing = keep_signing(folder, log, settings.cell, signer, made.verifier, period_s)
+        await together(run_worker(made), signing)
 
 
 async def _projector(settings: Settings, folder: Folder) -> Projector:

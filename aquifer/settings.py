@@ -51,6 +51,8 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     """Address on which the read API listens."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    checkpoint_s: Annotated[int, Field(ge=0, le=31_536_000)] = 3600
+    """A signed checkpoint of the ledger is put into the state directory this often; 0: never."""
     cursor_key: SecretStr | None = None
     """Signs the cursors of paged answers; the same for all processes that serve one API."""
     url: str | None = None

@@ -9,8 +9,8 @@ some log2(n) hashes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 EMPTY: Final = hashlib.sha256(b"").digest()
 """Root of the tree without leaves."""
@@ -29,12 +29,30 @@ def split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
+class Level(Protocol):
+    """Hashes of subtrees of one size, in order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> bytes: ...
+
+    def append(self, hash_: bytes, /) -> None: ...
+
+
+def _new_level(number: int) -> Level:
+    return []
+
+
 class Tree:
     """The tree over all leaves so far; appending costs O(1) on the average, a proof O(log n)."""
 
-    def __init__(self) -> None:
-        self._levels: list[list[bytes]] = [[]]
+    def __init__(self, level: Callable[[int], Level] = _new_level) -> None:
+        """`level(k)` opens level k, empty or as it was left; by default in memory."""
+        self._open = level
+        self._levels = [level(0)]
         """_levels[k][i]: root of the full subtree over leaves i x 2^k up to (i + 1) x 2^k."""
+        while 1 << len(self._levels) <= len(self):
+            self._levels.append(level(len(self._levels)))
 
     def __len__(self) -> int:
         return len(self._levels[0])
@@ -44,10 +62,11 @@ class Tree:
         level = 0
         self._levels[0].append(hash_)
         while len(self._levels[level]) % 2 == 0:
-            left, right = self._levels[level][-2:]
+            below = self._levels[level]
+            left, right = below[len(below) - 2], below[len(below) - 1]
             level += 1
             if level == len(self._levels):
-                self._levels.append([])
+                self._levels.append(self._open(level))
             self._levels[level].append(node(left, right))
 
     def root(self, size: int | None = None) -> bytes:

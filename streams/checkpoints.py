@@ -6,15 +6,16 @@ and without the ledger, that a record is in it, and that a later checkpoint only
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from domain.ledger import Signer, Verifier, canonical
+from domain.ledger import BrokenRecord, Head, Signer, Verifier, canonical, unseal
 from domain.merkle import Tree, consistent, included, leaf
-from streams.reader import LedgerReader
+from streams.reader import LedgerReader, Readable
+from streams.tree_file import TreeFile
 
 PREFIX: Final = b"aquifer-checkpoint\n"
 """Before the signed bytes: no signature of a record is one of a checkpoint."""
@@ -94,6 +95,55 @@ async def grow(reader: LedgerReader, keep: int | None = None) -> AsyncIterator[G
         if believed.head.round == keep:
             grown.record = believed.record
         yield grown
+
+
+async def grow_file(
+    file: TreeFile, log: Readable, cell: str, verifier: Verifier, signed: Sequence[Signed] = ()
+) -> AsyncIterator[int]:
+    """Bring the tree in files up to the ledger's end; yields the number of leaves after each.
+
+    If it bears out all of `signed`, nothing is read. If it is of another ledger it begins anew.
+    """
+    if signed and all(_bears_out(file.tree, each) for each in signed):
+        return
+    head, position = Head(), -1
+    if len(file):
+        position = file.position(len(file) - 1)
+        record = await record_at(log, position)
+        try:
+            head = unseal(record, verifier)[1]
+        except BrokenRecord:
+            head = Head()
+        known = file.leaf(len(file) - 1)
+        wrong = any(_is_of_another(file.tree, each) for each in signed)
+        if wrong or head.round != len(file) or leaf(record) != known:
+            file.clear()
+            head, position = Head(), -1
+    async for believed in LedgerReader(log, cell, verifier, head, position).read():
+        file.append(leaf(believed.record), believed.position)
+        yield len(file)
+    file.flush()
+
+
+async def record_at(log: Readable, position: int) -> bytes:
+    """Empty if there is none."""
+    async for found, record in log.read(position):
+        return record if found == position else b""
+    return b""
+
+
+def time_of(record: bytes, verifier: Verifier) -> int:
+    """The time of a believed record's round."""
+    return unseal(record, verifier)[0].header.now_ms
+
+
+def _bears_out(tree: Tree, signed: Signed) -> bool:
+    claim = signed.checkpoint
+    return claim.size <= len(tree) and tree.root(claim.size).hex() == claim.root
+
+
+def _is_of_another(tree: Tree, signed: Signed) -> bool:
+    return signed.checkpoint.size <= len(tree) and not _bears_out(tree, signed)
 
 
 def checkpoint(cell: str, grown: Grown) -> Checkpoint:

@@ -70,7 +70,7 @@ async def verify(
     async for _, record in log.read(0):
         verdict.records += 1
         try:
-            _prove(cell, record, verifier, verdict)
+            prove(cell, record, verifier, verdict)
             if expected is not None and cell.head.round == expected.round:
                 _require(cell.head == expected, "end", expected.round, "its hash was another one")
                 seen = True
@@ -108,8 +108,11 @@ async def _first_name(log: Readable) -> str:
     return ""
 
 
-def _prove(cell: Cell, record: bytes, verifier: Verifier, verdict: Verdict) -> None:
-    """Raises BrokenRecord with the round that should have stood here."""
+def prove(cell: Cell, record: bytes, verifier: Verifier, verdict: Verdict) -> None:
+    """Prove the next record, and move the cell and the verdict on.
+
+    Raises BrokenRecord with the round that should have stood here.
+    """
     expected = cell.head.round + 1
     try:
         round, head = unseal(record, verifier)
