@@ -63,6 +63,8 @@ class TreeFile:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._positions = Column(directory / "positions", PLACE)
         self._columns: list[Column] = []
+        for _ in directory.glob("level-*"):
+            self._level(len(self._columns))
         size, level = min(len(self._positions), len(self._level(0))), 1
         while 1 << level <= size:  # an upper hash that is missing: its leaves come again
             size = min(size, ((len(self._level(level)) + 1) << level) - 1)
