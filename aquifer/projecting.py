@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aquifer.moments import NOW, Moment
 from aquifer.output import progress
+from domain.cell import Changes, Entity
+from domain.evolve import evolve
+from domain.jobs import Job
+from domain.ledger import BrokenRecord, read_unchecked
 from projections.projector import Projector
+from projections.rows import project
 from projections.store import Applied, Store
-from streams.reader import LedgerReader, Readable
+from streams.reader import Believed, LedgerReader, Readable, restore
 
 if TYPE_CHECKING:
-    from domain.ledger import Verifier
+    from domain.ledger import Round, Verifier
     from domain.ports import Snapshots
     from projections.tables import Key, Row
 
@@ -65,6 +71,59 @@ async def fill(ledger: Ledger, store: Store, until: Moment = NOW) -> None:
                 waiting = 0
         if waiting:
             await store.write(ledger.name, list(rows.values()), applied)
+
+
+async def fill_state(ledger: Ledger, store: Store, until: Moment) -> None:
+    """Write what stood at a moment, from the nearest snapshot: no history, and no jobs.
+
+    The nearest one is as far away as snapshots are spaced, whatever the ledger's length.
+    """
+    at_most = until.round
+    if until.at_ms is not None:
+        at_most = await _round_at(ledger, until.at_ms)
+    cell, reader = await restore(
+        ledger.name, ledger.log, ledger.verifier, ledger.snapshots, at_most
+    )
+    last: Believed | None = None
+    async for believed in reader.read():
+        if until.is_before(believed.round.header):
+            break
+        evolve(cell, believed.round, believed.head)
+        last = believed
+    if last is None:
+        if not cell.head.round:
+            return
+        position = reader.head_position
+        last = Believed(position, await _round_of(ledger, position), cell.head, b"")
+    everything: list[Entity] = [e for e in cell.entities() if not isinstance(e, Job)]
+    nothing_new = replace(last.round, commands=[], duplicates=[], refusals=[], facts=[])
+    rows = project(cell, nothing_new, last.head, Changes(everything, []))
+    applied = Applied(cell.head.round, cell.head.hash, last.position, cell.now_ms)
+    await store.write(ledger.name, rows, applied)
+
+
+async def _round_at(ledger: Ledger, at_ms: int) -> int:
+    """The last round up to a time, or one before it; found by halves."""
+    low, high = 0, ledger.size
+    found = 0
+    while low < high:
+        middle = (low + high) // 2
+        round = await _round_of(ledger, middle)
+        if round.header.now_ms <= at_ms:
+            found, low = round.header.round, middle + 1
+        else:
+            high = middle
+    return found
+
+
+async def _round_of(ledger: Ledger, position: int) -> Round:
+    """The round of the first readable record from a position on."""
+    async for _, record in ledger.log.read(position):
+        try:
+            return read_unchecked(record)[0]
+        except BrokenRecord:
+            continue
+    raise BrokenRecord("end", None, f"no record stands at {position} or after it")
 
 
 async def follow(ledger: Ledger, store: Store) -> None:

@@ -47,6 +47,20 @@ KINDS: Final = (
 )
 WHOLE: Final = ("summary", "kpis")
 """Kinds that come whole, not by pages."""
+STATES: Final = frozenset(
+    (
+        "summary",
+        "accounts",
+        "queues",
+        "nodes",
+        "capacity",
+        "reservations",
+        "shapes",
+        "usage",
+        "kpis",
+    )
+)
+"""Kinds that tell of what there is, not of what has happened."""
 At = Annotated[
     str | None,
     typer.Option(help="As it stood then: a round's number, or a time like 2026-01-31T12:00:00Z."),
@@ -128,7 +142,8 @@ async def _ask(
     settings = load()
     if at is not None and url is not None:
         raise Misuse("--at reads the ledger itself: it goes without --url")
-    async with _client(settings, None if at else url or settings.url, at) as client:
+    state_only = path.split("/")[2] in STATES
+    async with _client(settings, None if at else url or settings.url, at, state_only) as client:
         try:
             response = await client.get(path, params=asked)
         except httpx.HTTPError as error:
@@ -141,7 +156,7 @@ async def _ask(
 
 @asynccontextmanager
 async def _client(
-    settings: Settings, url: str | None, at: Moment | None
+    settings: Settings, url: str | None, at: Moment | None, state_only: bool
 ) -> AsyncIterator[httpx.AsyncClient]:
     import httpx
 
@@ -154,7 +169,7 @@ async def _client(
     from projections.http import create_app
 
     if at is not None:
-        stores = _as_of(settings, at)
+        stores = _as_of(settings, at, state_only)
     else:
         stores = _cassandra(settings) if settings.distributed else _embedded(settings)
     async with stores as (cell, store):
@@ -165,17 +180,25 @@ async def _client(
 
 
 @asynccontextmanager
-async def _as_of(settings: Settings, at: Moment) -> AsyncIterator[tuple[str, Store]]:
-    """A read model of the ledger up to a moment, made for this question alone."""
+async def _as_of(
+    settings: Settings, at: Moment, state_only: bool
+) -> AsyncIterator[tuple[str, Store]]:
+    """A read model of the ledger up to a moment, made for this question alone.
+
+    What stood then comes from the nearest snapshot; what had happened by then from the start.
+    """
     from aquifer import ledgers
-    from aquifer.projecting import fill
+    from aquifer.projecting import fill, fill_state
     from projections.sqlite_store import SqliteStore
 
     with TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "rows.sqlite")
         try:
             async with ledgers.opened(settings, None, None) as source:
-                await fill(_ledger(source, None), store, at)
+                if state_only:
+                    await fill_state(_ledger(source, source.snapshots), store, at)
+                else:
+                    await fill(_ledger(source, None), store, at)
             yield source.cell, store
         finally:
             await store.close()

@@ -10,6 +10,9 @@ from typing import Final
 from streams import files
 
 KEPT: Final = 3
+"""Newest ones, for a restart."""
+SPACED: Final = 29
+"""Older ones, spread over the history, for questions about the past."""
 
 _NAME: Final = re.compile(r"([0-9]{12})-([0-9]{12,20})\.snapshot")
 
@@ -22,8 +25,7 @@ class FileSnapshots:
     def save(self, round: int, position: int, state: bytes) -> None:
         name = f"{round:012}-{position:012}.snapshot"
         files.replace(self._directory / name, zlib.compress(state, 1))
-        for *_, path in self._kept()[KEPT:]:
-            path.unlink(missing_ok=True)
+        self._thin_out()
 
     def latest(self, not_after: int | None = None) -> tuple[int, int, bytes] | None:
         for round, position, path in self._kept():
@@ -33,6 +35,17 @@ class FileSnapshots:
                 except (OSError, zlib.error):
                     continue  # an older one will do
         return None
+
+    def _thin_out(self) -> None:
+        """Drop those whose neighbours are the closest to each other; never the newest."""
+        kept = self._kept()
+        while len(kept) > KEPT + SPACED:
+            gaps = [
+                (kept[n - 1][0] - (kept[n + 1][0] if n + 1 < len(kept) else 0), -n)
+                for n in range(KEPT, len(kept))
+            ]
+            *_, path = kept.pop(-min(gaps)[1])
+            path.unlink(missing_ok=True)
 
     def _kept(self) -> list[tuple[int, int, Path]]:
         """Newest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,18 +10,21 @@ import pytest
 from domain.ledger import Head
 from streams import files, quarantine
 from streams.remembered import RememberedHead
-from streams.snapshots import KEPT, FileSnapshots
+from streams.snapshots import KEPT, SPACED, FileSnapshots
 
 
 def test_the_newest_is_found_and_old_ones_go(tmp_path: Path) -> None:
     snapshots = FileSnapshots(tmp_path / "s")
     assert snapshots.latest() is None
-    for round in range(1, 8):
-        snapshots.save(round, 10 * round, b"state %d" % round * 100)
-    assert snapshots.latest() == (7, 70, b"state 7" * 100)
-    assert snapshots.latest(6) == (6, 60, b"state 6" * 100)
-    assert snapshots.latest(4) is None
-    assert len(list((tmp_path / "s").iterdir())) == KEPT
+    last = 4 * (KEPT + SPACED)
+    for round in range(1, last + 1):
+        snapshots.save(round, 10 * round, b"state %d" % round)
+    for round in range(last, last - KEPT, -1):
+        assert snapshots.latest(round) == (round, 10 * round, b"state %d" % round)
+    kept = sorted(int(path.name[:12]) for path in (tmp_path / "s").iterdir())
+    assert len(kept) == KEPT + SPACED
+    gaps = [after - before for before, after in pairwise([0, *kept])]
+    assert max(gaps) <= 4 * last / len(kept), "those of the past are spread over it"
 
 
 def test_other_files_and_damaged_ones_are_passed_over(tmp_path: Path) -> None:
