@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from aquifer.output import USAGE, JsonFlag, emit, fail, note, progress
+from aquifer.output import JsonFlag, emit, fail, note, progress
 
 if TYPE_CHECKING:
     from aquifer.ledgers import Source
@@ -144,35 +144,6 @@ async def _show(number: int, ledger: Path | None, keys: Path | None) -> dict[str
                 found: dict[str, Any] = json.loads(believed.record)
                 return found
     return None
-
-
-@app.command()
-def export(
-    file: Annotated[Path, typer.Argument(help="Where to; its public keys go to FILE.keys.json.")],
-    ledger: LedgerPath = None,
-    keys: Keys = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Write the believed records to a file, which `audit verify` proves on its own."""
-    if file.exists():
-        fail(f"{file} exists", USAGE)
-    emit(asyncio.run(_export(file, ledger, keys)), as_json)
-
-
-async def _export(file: Path, ledger: Path | None, keys: Path | None) -> dict[str, Any]:
-    from aquifer import ledgers, settings
-    from streams.export import export as write
-    from streams.reader import LedgerReader
-
-    async with ledgers.opened(settings.load(), ledger, keys) as source:
-        reader = LedgerReader(source.log, source.cell, source.verifier)
-        with progress("exporting") as tell:
-            async for number in write(reader, file):
-                if number % EVERY == 0:
-                    tell(number, max(number, source.size))
-        ring = ledgers.keys_beside(file)
-        source.verifier.save(ring)
-    return {"file": str(file), "keys": str(ring), "rounds": reader.head.round}
 
 
 @app.command()

@@ -10,6 +10,7 @@ from aquifer import (
     checkpoints,
     letters,
     operate,
+    past,
     policy,
     read,
     run,
@@ -39,8 +40,8 @@ app.command()(serve.worker)
 app.command()(api.api)
 app.command()(serve.agents)
 app.command()(serve.generate)
-for proof in checkpoints.COMMANDS:
-    audit.app.command()(proof)
+for word in (*checkpoints.COMMANDS, *past.COMMANDS):
+    audit.app.command()(word)
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 app.add_typer(letters.app, name="dead-letters")

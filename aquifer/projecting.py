@@ -74,9 +74,18 @@ async def fill(ledger: Ledger, store: Store, until: Moment = NOW) -> None:
 
 
 async def fill_state(ledger: Ledger, store: Store, until: Moment) -> None:
-    """Write what stood at a moment, from the nearest snapshot: no history, and no jobs.
+    """Write what stood at a moment, from the nearest snapshot: no history, and no jobs."""
+    found = await state_at(ledger, until, jobs=False)
+    if found is not None:
+        await store.write(ledger.name, *found)
 
-    The nearest one is as far away as snapshots are spaced, whatever the ledger's length.
+
+async def state_at(
+    ledger: Ledger, until: Moment, *, jobs: bool
+) -> tuple[list[Row], Applied] | None:
+    """Rows of what stood at a moment, with its live jobs or without; None: there was nothing.
+
+    The nearest snapshot is as far away as they are spaced, whatever the ledger's length.
     """
     at_most = until.round
     if until.at_ms is not None:
@@ -92,14 +101,14 @@ async def fill_state(ledger: Ledger, store: Store, until: Moment) -> None:
         last = believed
     if last is None:
         if not cell.head.round:
-            return
+            return None
         position = reader.head_position
         last = Believed(position, await _round_of(ledger, position), cell.head, b"")
-    everything: list[Entity] = [e for e in cell.entities() if not isinstance(e, Job)]
+    everything: list[Entity] = [e for e in cell.entities() if jobs or not isinstance(e, Job)]
     nothing_new = replace(last.round, commands=[], duplicates=[], refusals=[], facts=[])
     rows = project(cell, nothing_new, last.head, Changes(everything, []))
     applied = Applied(cell.head.round, cell.head.hash, last.position, cell.now_ms)
-    await store.write(ledger.name, rows, applied)
+    return rows, applied
 
 
 async def _round_at(ledger: Ledger, at_ms: int) -> int:

@@ -1,4 +1,4 @@
-"""What an audit of a million facts costs: all of it, a moment in the past, the proof of a record."""
+"""What an audit of a million facts costs: all of it, a past moment, and the proof of a record."""
 
 from __future__ import annotations
 
