@@ -1,4 +1,4 @@
-"""`aquifer audit as-of|diff|export`: what stood at a moment, what changed, and all of it as a file."""
+"""`aquifer audit as-of|diff|export`: what stood at a moment, what changed, and all as a file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from aquifer.output import USAGE, JsonFlag, emit, fail, progress
 from aquifer.read import KINDS, get
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aquifer.moments import Moment
 
 Format = Literal["ledger", "ndjson", "parquet"]
 Json = dict[str, Any]
 
-ALWAYS = ("summary", "round")
-"""What changes with every round says nothing."""
+ALWAYS = ("summary", "round", "job_numbers")
+"""What changes with every round, or only leads to other rows, says nothing."""
 
 
 def as_of(
@@ -62,12 +64,17 @@ async def _diff(
             rows = found[0] if found is not None else []
             sides.append(
                 {
-                    (row.table, "/".join(map(str, row.key))): row.values
+                    (row.table, _name(row.key, row.values)): row.values
                     for row in rows
                     if row.values is not None and row.table not in ALWAYS
                 }
             )
     return list(_changes(*sides))
+
+
+def _name(key: Sequence[object], values: Json) -> str:
+    """The entity's name: a job's own (its row is kept by number), else the key but for the cell."""
+    return str(values.get("job") or "/".join(map(str, key[1:])))
 
 
 def _changes(old: dict[tuple[str, str], Json], new: dict[tuple[str, str], Json]) -> list[Json]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from domain.commands import RequestReservation, SetQuota, SubmitJob
-from domain.facts import Fact
+from domain.fact import Fact
 from domain.ledger import Accepted, Round
 from streams.reader import LedgerReader
 
@@ -30,7 +30,7 @@ COLUMNS: Final = (
     "actor",
     "body",
 )
-"""`number`: the fact's place in its round; `body`: the whole fact as JSON; "" and 0: it has none."""
+"""`number`: the fact's place in its round; `body`: all of it as JSON; "" and 0: it has none."""
 
 INTEGERS: Final = ("round", "at_ms", "number", "attempt")
 BATCH: Final = 10_000

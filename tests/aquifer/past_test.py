@@ -13,6 +13,7 @@ from aquifer.cli import app
 from aquifer.folder import Folder, bulk_ledger
 from aquifer.settings import Settings
 from aquifer.trust import signer_of
+from domain.facts import JobAdmitted
 from domain.ledger import Round, unseal
 from streams import workload
 from streams.scenario import EPOCH_MS
@@ -58,18 +59,18 @@ def test_diff_tells_what_the_facts_between_changed(past: tuple[Path, list[Round]
     before, after = len(rounds) // 3, 2 * len(rounds) // 3
     assert ask("diff", before, before, root)["changes"] == []
     changes = ask("diff", before, after, root)["changes"]
-    jobs = {c["name"]: c for c in changes if c["entity"] == "job"}
+    jobs = {c["name"]: c for c in changes if c["entity"] == "jobs"}
     submitted = {
         json.loads(bytes(round.commands[fact.command].data))["job"]
         for round in rounds[before:after]
         for fact in round.facts
-        if type(fact).__name__ == "JobAdmitted"
+        if isinstance(fact, JobAdmitted)
     }
     added = {name for name, change in jobs.items() if change["change"] == "added"}
     assert added
     assert added <= submitted
     back = ask("diff", after, before, root)["changes"]
-    assert {c["name"] for c in back if c["change"] == "removed" and c["entity"] == "job"} == added
+    assert {c["name"] for c in back if c["change"] == "removed" and c["entity"] == "jobs"} == added
     for change in changes:
         for old, new in change["fields"].values():
             assert old != new
