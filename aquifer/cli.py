@@ -8,6 +8,7 @@ from aquifer import (
     api,
     audit,
     checkpoints,
+    forecast,
     letters,
     operate,
     past,
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(run.run)
 app.command()(simulate.simulate)
 app.command()(what_if.what_if)
+app.command()(forecast.forecast)
 app.command()(submit.submit)
 app.command()(submit.cancel)
 app.command()(submit.send)

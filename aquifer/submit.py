@@ -41,6 +41,9 @@ def submit(
         bool, typer.Option("--hard", help="Fail it when the deadline cannot be met.")
     ] = False,
     reservation: Annotated[str | None, typer.Option(help="A reservation that it uses.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell when, where and at whose cost it starts.")
+    ] = False,
     url: Url = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -57,7 +60,21 @@ def submit(
         "reservation": reservation,
         "deadline": _deadline(finish_in_s, hard),
     }
-    _send([parse_command(body)], url, as_json)
+    command = parse_command(body)
+    if dry_run:
+        _dry_run(command, url, as_json)
+    else:
+        _send([command], url, as_json)
+
+
+def _dry_run(command: Command, url: str | None, as_json: bool) -> None:
+    from aquifer.forecast import dry_run
+    from domain.commands import SubmitJob
+
+    assert isinstance(command, SubmitJob), "that is what was parsed"
+    if url is not None:
+        fail("--dry-run: it needs the ledger itself; leave --url out", USAGE)
+    dry_run(command, as_json)
 
 
 def _deadline(finish_in_s: int | None, hard: bool) -> dict[str, Any] | None:
