@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from typing import Final
+
+SIZE: Final = 16
+"""Bytes of a key."""
 
 
-def _key(kind: bytes, *parts: str) -> int:
+def _key(kind: bytes, *parts: str) -> bytes:
     text = kind + b"\0".join(part.encode() for part in parts)
-    return int.from_bytes(hashlib.blake2b(text, digest_size=16).digest())
+    return hashlib.blake2b(text, digest_size=SIZE).digest()
 
 
 class Memory:
     def __init__(self) -> None:
-        self._since: dict[int, int] = {}
-        self._order: deque[tuple[int, int]] = deque()
+        self._since: dict[bytes, int] = {}
+        self._order: deque[bytes] = deque()
+        """The same keys, oldest first: a dict is slow to tell its first key when many were."""
         self.digest = 0
         """Sum of all keys, as part of the state's digest."""
 
@@ -33,26 +38,30 @@ class Memory:
     def remember_name(self, job: str, now_ms: int) -> None:
         self._remember(_key(b"j", job), now_ms)
 
-    def _remember(self, key: int, now_ms: int) -> None:
+    def _remember(self, key: bytes, now_ms: int) -> None:
         if key not in self._since:
             self._since[key] = now_ms
-            self._order.append((now_ms, key))
-            self.digest += key
+            self._order.append(key)
+            self.digest += int.from_bytes(key)
 
     def forget(self, before_ms: int) -> None:
         """Forget what was remembered before this time."""
-        order = self._order
-        while order and order[0][0] < before_ms:
-            key = order.popleft()[1]
-            del self._since[key]
-            self.digest -= key
+        order, since = self._order, self._since
+        while order and since[order[0]] < before_ms:
+            key = order.popleft()
+            del since[key]
+            self.digest -= int.from_bytes(key)
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._since)
 
-    def state(self) -> list[tuple[int, bytes]]:
-        return [(since, key.to_bytes(16)) for since, key in self._order]
+    def state(self) -> tuple[bytes, list[int]]:
+        """All keys in one piece, and the time of each."""
+        entries = sorted(zip(self._since.values(), self._since, strict=True))
+        return b"".join(key for _, key in entries), [since for since, _ in entries]
 
-    def restore(self, state: list[tuple[int, bytes]]) -> None:
-        for since, key in state:
-            self._remember(int.from_bytes(key), since)
+    def restore(self, keys: bytes, times: list[int]) -> None:
+        names = [keys[at : at + SIZE] for at in range(0, len(keys), SIZE)]
+        self._since = dict(zip(names, times, strict=True))
+        self._order = deque(names)
+        self.digest = sum(map(int.from_bytes, names))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.ports import Snapshots
 
-FORM: Final = 2
+FORM: Final = 3
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 
@@ -62,7 +62,7 @@ def dump(cell: Cell) -> bytes:
             "inputs": sorted(cell.inputs.items()),
             "policy": (cell.policy_version, cell.policy.model_dump_json()),
             "next": (cell.next_node, cell.next_job, cell.next_shape, cell.next_queue),
-            "memory": sorted(cell.memory.state()),
+            "memory": cell.memory.state(),
             "accounts": [a.state() for a in cell.accounts.values()],
             "queues": [q.state() for q in cell.queues.values()],
             "nodes": [(*n.state(), _waiting(n.waiting)) for n in cell.nodes.values()],
@@ -98,7 +98,7 @@ def load(data: bytes, make: type[Cell]) -> Cell:
     cell.policy_version, policy = body["policy"]
     cell.policy = PolicyParameters.model_validate_json(policy)
     cell.next_node, cell.next_job, cell.next_shape, cell.next_queue = body["next"]
-    cell.memory.restore([(since, key) for since, key in body["memory"]])
+    cell.memory.restore(*body["memory"])
     cell.mix.version, cell.mix.due, entries = body["mix"]
     cell.mix.entries = msgspec.convert(entries, list[MixEntry])
     _load_accounts(cell, body["accounts"], body["queues"])

@@ -226,7 +226,7 @@ def test_the_memory_is_what_a_list_of_all_would_say(
         assert known == naive.keys()
         assert len(memory) == len(naive)
     restored = Memory()
-    restored.restore(memory.state())
+    restored.restore(*memory.state())
     assert (restored.state(), restored.digest) == (memory.state(), memory.digest)
     memory.forget(now_ms + 1)
     assert (memory.digest, len(memory)) == (0, 0)
