@@ -154,7 +154,10 @@ def who(
     as_json: JsonFlag = False,
 ) -> None:
     """Tell which commands, by whom, spoke of a thing, and what became of each."""
-    found = asyncio.run(_who(name, ledger, keys))
+    from aquifer.settings import load
+    from aquifer.subjects import revealed
+
+    found = revealed(load(), asyncio.run(_who(name, ledger, keys)))
     emit(found, as_json)
     if not found:
         fail(f"no command speaks of {name!r}")

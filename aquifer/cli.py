@@ -17,6 +17,7 @@ from aquifer import (
     run,
     serve,
     simulate,
+    subjects,
     submit,
     what_if,
 )
@@ -46,5 +47,6 @@ for word in (*checkpoints.COMMANDS, *past.COMMANDS):
     audit.app.command()(word)
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
+app.add_typer(subjects.app, name="subjects")
 app.add_typer(letters.app, name="dead-letters")
 app.add_typer(operate.quarantine_app, name="quarantine")

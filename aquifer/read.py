@@ -132,12 +132,11 @@ def _moment(at: str | None) -> Moment | None:
     return None if at is None else moment_of(at, "--at")
 
 
-async def _ask(
-    path: str, asked: dict[str, str], url: str | None, at: Moment | None
-) -> dict[str, Any]:
+async def _ask(path: str, asked: dict[str, str], url: str | None, at: Moment | None) -> Any:
     import httpx
 
     from aquifer.settings import load
+    from aquifer.subjects import revealed
 
     settings = load()
     if at is not None and url is not None:
@@ -151,7 +150,7 @@ async def _ask(
     answer: dict[str, Any] = response.json()
     if response.is_error:
         raise Trouble(f"{answer.get('title', response.status_code)}: {answer.get('detail', '')}")
-    return answer
+    return revealed(settings, answer)
 
 
 @asynccontextmanager

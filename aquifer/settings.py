@@ -55,12 +55,18 @@ class Settings(BaseModel):
     """A signed checkpoint of the ledger is put into the state directory this often; 0: never."""
     cursor_key: SecretStr | None = None
     """Signs the cursors of paged answers; the same for all processes that serve one API."""
+    subjects: Path | None = None
+    """File of the keys under which personal data is sealed; by default in the state directory."""
     url: str | None = None
     """A running read API for the command line to ask."""
 
     @property
     def distributed(self) -> bool:
         return self.kafka is not None
+
+    @property
+    def subjects_file(self) -> Path:
+        return self.subjects or self.state_dir / "subjects.sqlite"
 
     @property
     def contact_points(self) -> tuple[list[str], int]:

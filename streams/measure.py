@@ -24,7 +24,7 @@ from domain.facts import (
 )
 from domain.ledger import Round
 from domain.pool_facts import HandoffAccepted, HandoffReleased
-from domain.specs import TIERS
+from domain.specs import TIERS, Tier
 
 MILLI: Final = 1000
 
@@ -44,6 +44,8 @@ class _Due(Struct, frozen=True):
 
 class _Submitted(Struct, frozen=True):
     job: str
+    queue: str
+    tier: str = SubmitJob.model_fields["tier"].default
     deadline: _Due | None = None
 
 
@@ -177,9 +179,9 @@ class Measure:
     def _admitted(self, fact: JobAdmitted, round: Round, cell: Cell, now_ms: int) -> None:
         body = round.commands[fact.command]
         submitted = submitted_of(bytes(body.data))
-        shape, due = cell.shapes[fact.shape], submitted.deadline
-        due_ms = due.finish_by_ms if due is not None else 0
-        self._live[submitted.job] = _Job(now_ms, shape.queue.id, shape.tier, due_ms)
+        due_ms = submitted.deadline.finish_by_ms if submitted.deadline is not None else 0
+        tier = TIERS.index(Tier(submitted.tier))
+        self._live[submitted.job] = _Job(now_ms, submitted.queue, tier, due_ms)
 
     def _accepted(self, fact: HandoffAccepted, round: Round, cell: Cell, now_ms: int) -> None:
         """It came from another region, where it was submitted."""
