@@ -14,6 +14,7 @@ from aquifer.output import JsonFlag, emit, fail, note, progress
 if TYPE_CHECKING:
     from aquifer.ledgers import Source
     from streams.replay import Verdict
+    from streams.snapshots import FileSnapshots
 
 EVERY: Final = 256
 """Records between two steps of the bar."""
@@ -32,7 +33,7 @@ def verify(
     ledger: LedgerPath = None,
     keys: Keys = None,
     processes: Annotated[
-        int, typer.Option(min=1, max=256, help="That decide again beside the one that folds.")
+        int, typer.Option(min=1, max=256, help="That decide again, each between two snapshots.")
     ] = 1,
     as_json: JsonFlag = False,
 ) -> None:
@@ -53,8 +54,8 @@ async def _prove(ledger: Path | None, keys: Path | None, processes: int) -> dict
     from streams import replay
 
     async with ledgers.opened(settings.load(), ledger, keys) as source:
-        if processes > 1:
-            proven = await _prove_in_parallel(source, processes)
+        if processes > 1 and source.snapshots is not None:
+            proven = await _prove_in_parallel(source, source.snapshots, processes)
             if proven is not None:
                 return _answer(proven)
             note("something does not hold: one process looks for the first break")
@@ -73,7 +74,9 @@ async def _prove(ledger: Path | None, keys: Path | None, processes: int) -> dict
     return _answer(verdict)
 
 
-async def _prove_in_parallel(source: Source, processes: int) -> Verdict | None:
+async def _prove_in_parallel(
+    source: Source, snapshots: FileSnapshots, processes: int
+) -> Verdict | None:
     """None if something does not hold."""
     from streams import replay
     from streams.parallel_replay import verify_in_parallel
@@ -82,7 +85,9 @@ async def _prove_in_parallel(source: Source, processes: int) -> Verdict | None:
     if source.file is not None and expected is None:
         return None  # its last line is missing or damaged
     proven = replay.Verdict(source.cell)
-    steps = verify_in_parallel(source.log, source.verifier, source.cell, expected, processes)
+    steps = verify_in_parallel(
+        source.log, snapshots, source.verifier, source.cell, expected, processes
+    )
     with progress("proving the ledger") as tell:
         async for verdict in steps:
             if verdict is None:

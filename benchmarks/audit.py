@@ -66,7 +66,9 @@ async def _measured(history: History, folder: Path, options: argparse.Namespace)
     result["verify_of_limit"] = round(limit_s / cpu_s, 3)
 
     begun_s = time.perf_counter()
-    several = verify_in_parallel(log, ring, name, history.bench.cell.head, options.processes)
+    several = verify_in_parallel(
+        log, history.snapshots, ring, name, history.bench.cell.head, options.processes
+    )
     verdicts = [verdict async for verdict in several]
     assert verdicts[-1] is not None, "what one process proves, several do"
     result["processes"] = options.processes

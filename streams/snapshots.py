@@ -36,6 +36,10 @@ class FileSnapshots:
                     continue  # an older one will do
         return None
 
+    def kept(self) -> list[tuple[int, int]]:
+        """Round and position of each, newest first; one of them may be damaged."""
+        return [(round, position) for round, position, _ in self._kept()]
+
     def _thin_out(self) -> None:
         """Drop those whose neighbours are the closest to each other; never the newest."""
         kept = self._kept()

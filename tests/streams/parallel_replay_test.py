@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from domain.ledger import Head, unseal
-from streams import parallel_replay, workload
+from domain.cell import Cell
+from domain.ledger import Head, Round, unseal
+from streams import workload
 from streams.keys import FileSigner, KeyRing
 from streams.parallel_replay import verify_in_parallel
 from streams.replay import Verdict, verify
 from streams.scenario import EPOCH_MS
 from streams.simulate import Simulation
+from streams.snapshots import FileSnapshots
 
 
 class Records:
@@ -27,18 +30,32 @@ class Records:
             yield found
 
 
+Made = tuple[list[bytes], KeyRing, FileSnapshots]
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], KeyRing]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A ledger with a snapshot at each twentieth round."""
     signer = FileSigner(tmp_path_factory.mktemp("key") / "cell.pem")
+    snapshots = FileSnapshots(tmp_path_factory.mktemp("snapshots"))
     records: list[bytes] = []
-    simulation = Simulation("c", workload.day(3, EPOCH_MS, 200), signer, records.append)
+
+    def save(cell: Cell, round: Round) -> None:
+        if cell.head.round % 20 == 0:
+            snapshots.save(cell.head.round, len(records) - 1, cell.snapshot())
+
+    day = workload.day(3, EPOCH_MS, 200)
+    simulation = Simulation("c", day, signer, records.append, then=save)
     for _ in simulation.run(EPOCH_MS + 6 * 3_600_000):
         pass
-    return records, KeyRing([signer.public])
+    assert len(snapshots.kept()) > 4
+    return records, KeyRing([signer.public]), snapshots
 
 
-async def several(records: list[bytes], ring: KeyRing, expected: Head | None) -> Verdict | None:
-    steps = verify_in_parallel(Records(records), ring, "c", expected, 2)
+async def several(
+    records: list[bytes], made: Made, expected: Head | None, ring: KeyRing | None = None
+) -> Verdict | None:
+    steps = verify_in_parallel(Records(records), made[2], ring or made[1], "c", expected, 2)
     return [verdict async for verdict in steps][-1]
 
 
@@ -48,24 +65,18 @@ async def one(records: list[bytes], ring: KeyRing) -> Verdict:
     return last
 
 
-def test_the_verdict_is_that_of_one_process(
-    made: tuple[list[bytes], KeyRing], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records, ring = made
-    monkeypatch.setattr(parallel_replay, "RANGE_FACTS", 400)
-    again = [*records[:50], records[20], *records[50:]]  # a retry of a record is a stray
+def test_the_verdict_is_that_of_one_process(made: Made) -> None:
+    records, ring, _ = made
+    again = [*records, records[20]]  # a retry of a record is a stray
     head = unseal(records[-1], None)[1]
-    verdict = asyncio.run(several(again, ring, head))
+    verdict = asyncio.run(several(again, made, head))
     assert verdict == asyncio.run(one(again, ring))
     assert verdict is not None
     assert (verdict.strays, verdict.rounds) == (1, len(records))
 
 
-def test_what_does_not_hold_is_noticed_wherever_it_is(
-    made: tuple[list[bytes], KeyRing], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records, ring = made
-    monkeypatch.setattr(parallel_replay, "RANGE_FACTS", 800)
+def test_what_does_not_hold_is_noticed_wherever_it_is(made: Made) -> None:
+    records = made[0]
     head = unseal(records[-1], None)[1]
     last = len(records) - 1
     sig = records[30].replace(b'"sig":"', b'"sig":"0', 1)
@@ -76,6 +87,20 @@ def test_what_does_not_hold_is_noticed_wherever_it_is(
         (records, Head(last, "0" * 64)),
         ([*records[:9], records[10], records[9], *records[11:]], head),
     ):
-        assert asyncio.run(several(wrong, ring, expected)) is None
-    stranger = KeyRing([])
-    assert asyncio.run(several(records, stranger, head)) is None
+        assert asyncio.run(several(wrong, made, expected)) is None
+    assert asyncio.run(several(records, made, head, KeyRing([]))) is None
+
+
+def test_a_snapshot_is_no_proof_of_what_came_before_it(made: Made, tmp_path: Path) -> None:
+    """Of another history of the same length, whole in itself: the ranges do not meet."""
+    records, ring, snapshots = made
+    kept = FileSnapshots(tmp_path)
+    round, position = snapshots.kept()[2]
+    found = snapshots.latest(round)
+    assert found is not None
+    forged = Cell.restore(found[2])
+    forged.next_job += 1
+    kept.save(round, position, forged.snapshot())
+    assert asyncio.run(several(records, (records, ring, kept), None)) is None
+    (tmp_path / next(tmp_path.iterdir()).name).write_bytes(b"damaged")
+    assert asyncio.run(several(records, (records, ring, kept), None)) is not None
