@@ -20,7 +20,10 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import ModelSchema
 
 from aquifer import asyncapi
-from domain import commands, fact, facts, ledger, pool_facts, pool_specs, ports, specs
+from domain import commands, fact, facts, ledger, pool_facts, pool_specs, ports, replays, specs
+from domain.policies import commands as policy_commands
+from domain.policies import documents as policy_documents
+from domain.policies import facts as policy_facts
 from projections.http import describe
 from streams import dispatch
 
@@ -72,7 +75,8 @@ def documents() -> dict[str, Json]:
 
 def _command(model: type[commands.Command]) -> Json:
     schema = model.model_json_schema(schema_generator=_CommandSchema)
-    return _described(schema, commands, specs, pool_specs)
+    models = (commands, specs, pool_specs, policy_commands, policy_documents, replays)
+    return _described(schema, *models)
 
 
 def _structs(type_: Any, *modules: ModuleType) -> Json:
@@ -82,14 +86,14 @@ def _structs(type_: Any, *modules: ModuleType) -> Json:
 
 
 def _facts() -> Json:
-    return {"title": "Fact", **_structs(facts.AnyFact, facts, pool_facts, fact)}
+    return {"title": "Fact", **_structs(facts.AnyFact, facts, pool_facts, policy_facts, fact)}
 
 
 def _record() -> Json:
     """A ledger record; its facts are those of the document beside it."""
     made = _structs(ledger.Round, ledger)
     parts = made["$defs"]
-    kinds = {*facts.FACTS, "Why", "Victim", "OfferWhy"}
+    kinds = {*facts.FACTS, "Why", "Victim", "OfferWhy", "Counted"}
     parts = {name: part for name, part in parts.items() if name not in kinds}
     parts["Round"]["properties"]["facts"]["items"] = {"$ref": f"facts.v{WRITTEN}.json"}
     _of_a_command(parts["Accepted"])
@@ -137,6 +141,7 @@ def _described(schema: Json, *modules: ModuleType) -> Json:
     classes = {name: class_ for module in modules for name, class_ in vars(module).items()}
     for part in (schema, *schema.get("$defs", {}).values()):
         class_ = classes.get(part.get("title", ""))
+        class_ = class_ if isinstance(class_, type) else None
         for name, field in part.get("properties", {}).items():
             field.pop("title", None)
             for owner in class_.__mro__ if class_ is not None else ():

@@ -86,6 +86,8 @@ def apply_set(cell: Cell, fact: QuotaSet) -> None:
         queue.strict = spec.order == "strict"
         cell.touch(queue)
     cell.rebuild_quota()
+    if cell.policies:
+        cell.rulebook.accounts_changed()
     for changed in (account, before, account.parent):
         if changed is not None:
             cell.touch(changed)

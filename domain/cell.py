@@ -26,6 +26,9 @@ from domain.memory import Memory
 from domain.mix import Mix
 from domain.nodes import Node
 from domain.parts import Parts
+from domain.policies.rulebook import Rulebook
+from domain.policies.ruling import Ruling
+from domain.policies.state import Policy, Signals
 from domain.pool import Pool, PoolEntity
 from domain.quota import Account, Queue
 from domain.refusals import Refused
@@ -47,6 +50,8 @@ Entity = (
     | Mix
     | Seen
     | EstimateModel
+    | Policy
+    | Signals
     | PoolEntity
 )
 CommandT = TypeVar("CommandT", bound=BaseModel)
@@ -100,11 +105,14 @@ class Cell:
         self.runtimes: dict[Kind, Seen] = {}
         """How long jobs ran, by queue and size."""
         self.estimates = EstimateModel()
+        self.policies: dict[str, Policy] = {}
+        self.signals = Signals()
         self.next_node = 0
         self.next_job = 0
         self.next_shape = 0
         self.next_queue = 0
         # Derived from the above:
+        self.rulebook = Rulebook()
         self.fabric = Fabric()
         self.parts = Parts(self)
         self.timers = Timers()
@@ -126,7 +134,7 @@ class Cell:
         """The last round did not try all that may start or claim: another one may at once."""
         self.claims: dict[Run, None] = {}
         """Attempts that have not started: they wait for slots, or start in the next round."""
-        self.needs: dict[bytes, Need] = {}
+        self.needs: dict[object, Need] = {}
         self.demands: dict[tuple[object, ...], Demand] = {}
         self.next_need = 0
         self.total: dict[str, int] = {}
@@ -255,8 +263,8 @@ class Cell:
 
     # --- shapes -----------------------------------------------------------------------------------
 
-    def check_shape(self, key: bytes, accepted: Accepted) -> None:
-        """Raise Refused if a job of this new shape can never be run here."""
+    def check_shape(self, key: bytes, accepted: Accepted) -> SubmitJob:
+        """A job of this new shape. Raises Refused if it can never be run here."""
         if len(self.shapes) >= MAX_SHAPES:
             raise Refused("too_many_shapes", "", f"a cell holds at most {MAX_SHAPES} live shapes")
         spec = parse(accepted)
@@ -275,6 +283,7 @@ class Cell:
             if any(g.share_milli < node_rules.WHOLE for g in spec.groups):
                 rule = "a reservation holds whole slots: its jobs share no devices"
                 raise Refused("not_in_reservation", "groups", rule)
+        return spec
 
     def add_shape(self, key: bytes) -> Shape:
         body = msgspec.json.decode(key)
@@ -290,22 +299,42 @@ class Cell:
         self.shapes[shape.id] = shape
         self.shape_of[shape.key] = shape
         self.part_shapes += not shape.plain
-        spec = shape.spec
+        shape.obey(self.rulebook.rule(self, shape.spec, shape.queue))
+        self._join_demand(shape)
+        accounting.told(self, shape)
+
+    def relink_shape(self, shape: Shape, ruling: Ruling) -> None:
+        """Rules of policies say something else of the shape from now on."""
+        self._leave_demand(shape)
+        shape.demand.waiting -= shape.waiting
+        self.fallback_shapes.pop(shape.id, None)
+        shape.obey(ruling)
+        self._join_demand(shape)
+        shape.demand.waiting += shape.waiting
+
+    def _join_demand(self, shape: Shape) -> None:
+        spec, ruling = shape.spec, shape.ruling
         needs: list[Need] = []
         for flavour in spec.flavours:
-            key = key_of(flavour.accelerator, spec)
+            plain = key_of(flavour.accelerator, spec)
+            key = plain if ruling.terms is None else (plain, ruling.terms)
             need = self.needs.get(key)
             if need is None:
-                need = self.needs[key] = Need(key, self.next_need, flavour.accelerator, spec)
+                need = Need(key, self.next_need, flavour.accelerator, spec, ruling.terms)
+                self.needs[key] = need
                 self.next_need += 1
             needs.append(need)
         account = shape.queue.account
-        waits = [f.after_wait_s for f in spec.flavours]
-        alike = (account.id, spec.reservation, *(n.id for n in needs), *waits)
+        alike: tuple[object, ...] = (account.id, spec.reservation, *(n.id for n in needs))
+        alike = (*alike, *shape.waits_s)
+        if ruling.held or ruling.ceiling is not None:
+            alike = (*alike, ruling.held, ruling.ceiling, ruling.ceiling_by)
         demand = self.demands.get(alike)
         if demand is None:
             size = sum(g.count * g.slots * g.share_milli for g in spec.groups)
             demand = self.demands[alike] = Demand(alike, account, spec, needs, size)
+            demand.held, demand.ceiling = ruling.held, ruling.ceiling
+            demand.ceiling_by = ruling.ceiling_by
             for need in needs:
                 need.uses += 1
         shape.demand = demand
@@ -313,7 +342,6 @@ class Cell:
         demand.told = None
         if shape.ripens:
             self.fallback_shapes[shape.id] = shape
-        accounting.told(self, shape)
 
     def leave_shape(self, shape: Shape) -> None:
         """A job of the shape is at its end; the last one takes the shape with it."""
@@ -385,6 +413,9 @@ class Cell:
             yield self.mix
         if self.estimates.ends:
             yield self.estimates
+        yield from self.policies.values()
+        if self.signals.values or self.signals.reported:
+            yield self.signals
 
     def make_node(self, index: int, spec: Any) -> Node:
         return node_rules.make(self.fabric, index, spec)

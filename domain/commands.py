@@ -10,6 +10,15 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from domain.policies.commands import (
+    ActivatePolicy,
+    DraftPolicy,
+    PolicyCommand,
+    ReplayPolicy,
+    ReportSignal,
+    RollBackPolicy,
+    StartCanary,
+)
 from domain.pool_specs import (
     Amount,
     HandoffRules,
@@ -401,6 +410,7 @@ Command = (
     | ConfirmHandoff
     | RequestRights
     | SendRights
+    | PolicyCommand
 )
 
 COMMANDS: Final[dict[str, type[Command]]] = {
@@ -432,5 +442,11 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         ConfirmHandoff,
         RequestRights,
         SendRights,
+        DraftPolicy,
+        ReplayPolicy,
+        StartCanary,
+        ActivatePolicy,
+        RollBackPolicy,
+        ReportSignal,
     )
 }

@@ -29,6 +29,8 @@ from domain import (
 )
 from domain.cell import Cell
 from domain.ledger import Accepted, Header, Refusal, Round
+from domain.policies import commands as policy_commands
+from domain.policies import controllers, lifecycle, signals, trials
 from domain.refusals import Refused
 from domain.scheduling import Scheduling
 from domain.turn import Turn
@@ -59,6 +61,12 @@ DECIDE: Final[dict[str, Callable[[Turn, Any, int], None]]] = {
     commands.ConfirmHandoff.__name__: takeover.confirm_handoff,
     commands.RequestRights.__name__: rights.request_rights,
     commands.SendRights.__name__: rights.send_rights,
+    policy_commands.DraftPolicy.__name__: lifecycle.draft_policy,
+    policy_commands.ReplayPolicy.__name__: lifecycle.replay_policy,
+    policy_commands.StartCanary.__name__: lifecycle.start_canary,
+    policy_commands.ActivatePolicy.__name__: lifecycle.activate_policy,
+    policy_commands.RollBackPolicy.__name__: lifecycle.roll_back_policy,
+    policy_commands.ReportSignal.__name__: signals.report_signal,
 }
 """By command; SubmitJob is decided from its bytes, since a known shape need not be parsed."""
 
@@ -69,9 +77,14 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
     Applies its facts to the cell as it goes. The cell's head is moved by `cell.believe` once the
     record is the believed one; if it never is, or if this raises, throw the cell away.
     """
-    taken = list(accepted)
+    taken, before_ms = list(accepted), cell.now_ms
     cell.open(header, taken)
     turn = Turn(cell, header)
+    if cell.policies:
+        signals.freeze(turn, before_ms)
+        trials.watch(turn)
+        controllers.run(turn)
+        turn.settle()
     quarantined = set(header.quarantined)
     duplicates: list[int] = []
     refusals: list[Refusal] = []
@@ -86,6 +99,7 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
             _obey(turn, command, index)
         except Refused as refused:
             refusals.append(Refusal(index, refused.code, refused.field, refused.message))
+    turn.settle()
     nodes.expire_leases(turn)
     attempts.expire_stops(turn)
     handoff.expire_offers(turn)

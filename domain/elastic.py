@@ -60,7 +60,9 @@ def _grow(turn: Turn, run: Run, most: int) -> int:
     group, need = job.shape.spec.groups[0], job.shape.needs[run.flavour]
     assert group.grow_to is not None, "only elastic attempts are asked"
     has = group.count + group.grow_by * len(job.parts)
-    steps = min((group.grow_to - has) // group.grow_by, most)
+    ruling = job.shape.ruling
+    grow_to = group.grow_to if ruling.replicas is None else min(group.grow_to, ruling.replicas)
+    steps = min((grow_to - has) // group.grow_by, most) if ruling.grows else 0
     if steps <= 0 or _gathered(cell, run.accelerator):
         return 0
     if cell.now_ms < job.shrunk_ms + REST_MS:
@@ -72,7 +74,12 @@ def _grow(turn: Turn, run: Run, most: int) -> int:
     within = placement.domain_of_nodes(cell, (placed[0] for placed in run.nodes), need.required)
     grown = 0
     account, size = job.shape.queue.account, group.grow_by * group.slots * MILLI
-    while grown < steps and account.available(run.accelerator) >= size:
+    demand = job.shape.demand
+    while (
+        grown < steps
+        and account.available(run.accelerator) >= size
+        and demand.below_ceiling(run.accelerator) >= size
+    ):
         turn.work -= 1
         chosen = placement.replicas(
             cell, classes, group.grow_by, group.slots, need.required, within

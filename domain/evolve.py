@@ -25,6 +25,8 @@ from domain import (
     waiting,
 )
 from domain.ledger import ENGINE, Head, Round
+from domain.policies import controllers, lifecycle, signals
+from domain.policies import facts as policy_facts
 
 if TYPE_CHECKING:
     from domain.cell import Cell, Changes
@@ -96,6 +98,17 @@ APPLY: Final[dict[type, Callable[[Cell, Any], None]]] = {
     pool_facts.RightsReceived: rights.apply_received,
     facts.WorkloadMixPublished: mix.apply_published,
     facts.EstimateModelPublished: estimates.apply_published,
+    policy_facts.PolicyDrafted: lifecycle.apply_drafted,
+    policy_facts.PolicyValidated: lifecycle.apply_validated,
+    policy_facts.PolicyReplayed: lifecycle.apply_replayed,
+    policy_facts.PolicyCanaryStarted: lifecycle.apply_canary,
+    policy_facts.PolicyShadowed: _nothing,
+    policy_facts.PolicyActivated: lifecycle.apply_activated,
+    policy_facts.PolicySuperseded: lifecycle.apply_superseded,
+    policy_facts.PolicyRolledBack: lifecycle.apply_rolled_back,
+    policy_facts.PolicyParameterMoved: controllers.apply_moved,
+    policy_facts.SignalReported: signals.apply_reported,
+    policy_facts.SignalsFrozen: signals.apply_frozen,
 }
 
 
@@ -117,6 +130,7 @@ def evolve(cell: Cell, round: Round, head: Head) -> Changes:
             cell.memory.remember_command(accepted.source, accepted.id, cell.now_ms)
     for fact in round.facts:
         apply(cell, fact)
+    cell.rulebook.settle(cell)
     changes = cell.close()
     cell.wake_for_claims()
     if round.header.engine == ENGINE:

@@ -15,6 +15,16 @@ class Fact(Struct, frozen=True, gc=False, tag_field="t", tag=True, omit_defaults
     """Base of all facts; `t` in the JSON is the class name."""
 
 
+class Counted(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a policy's rule contributed to a decision."""
+
+    rule: str
+    """`POLICY/RULE`."""
+    contribution: int
+    band: int = 1
+    """Of a preference among places; -1: it counted in the order of jobs."""
+
+
 class Why(Struct, frozen=True, gc=False, omit_defaults=True):
     """The reason of a placement: what was compared, and what came second."""
 
@@ -31,3 +41,5 @@ class Why(Struct, frozen=True, gc=False, omit_defaults=True):
     runner_up_score: tuple[int, ...] | None = None
     flavour: int = 0
     """Index of the flavour in the job's list."""
+    rules: tuple[Counted, ...] = ()
+    """Rules of policies that contributed, and what."""

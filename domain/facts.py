@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from domain.fact import Fact, Held, Placed, Why
+from domain.policies.facts import PolicyFact
 from domain.pool_facts import (
     HandoffAccepted,
     HandoffCompleted,
@@ -75,6 +76,11 @@ class EstimateOf(Struct, frozen=True, gc=False, omit_defaults=True):
 class JobAdmitted(Fact, frozen=True, tag="JobAdmitted"):
     command: int
     shape: int
+    tier: str | None = None
+    """Instead of what was asked for, by a policy's rule; so is `priority`."""
+    priority: int | None = None
+    rules: tuple[str, ...] = ()
+    """Rules of policies that counted."""
 
 
 class JobAmended(Fact, frozen=True, tag="JobAmended"):
@@ -376,6 +382,7 @@ AnyFact = (
     | RightsReceived
     | WorkloadMixPublished
     | EstimateModelPublished
+    | PolicyFact
 )
 
 FACTS: Final[dict[str, type[Fact]]] = {c.__name__: c for c in Fact.__subclasses__()}

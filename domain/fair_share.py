@@ -36,4 +36,6 @@ def share_ppm(cell: Cell, queue: Queue, accelerator: str, more: int) -> int:
 
 def order_share(cell: Cell, shape: Shape) -> int:
     """The share that the shape's queue would have with one more job of it."""
-    return share_ppm(cell, shape.queue, shape.needs[0].accelerator, shape.size)
+    share = share_ppm(cell, shape.queue, shape.needs[0].accelerator, shape.size)
+    by_ppm = shape.ruling.share_ppm
+    return share if by_ppm == PPM else share * by_ppm // PPM

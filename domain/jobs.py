@@ -18,6 +18,8 @@ from domain.facts import (
     PreemptionDecided,
     Victim,
 )
+from domain.policies import admission
+from domain.policies.attributes import Phase
 from domain.refusals import Refused
 from domain.runs import JobState, Run
 
@@ -139,13 +141,14 @@ def submit_job(turn: Turn, accepted: Accepted, at: int) -> None:
     if len(cell.jobs) >= MAX_JOBS:
         raise Refused("too_many_jobs", "job", f"a cell holds at most {MAX_JOBS} live jobs")
     shape = cell.shape_of.get(key)
-    if shape is None:
-        shape_id = cell.next_shape
-        cell.check_shape(key, accepted)
-    else:
-        shape_id = shape.id
+    spec = cell.check_shape(key, accepted) if shape is None else shape.spec
+    verdict = admission.AS_ASKED
+    if Phase.ADMIT in cell.rulebook.by_phase:
+        verdict = admission.judge(cell, key, spec, own, estimate)
+        if verdict.rules:
+            shape = cell.shape_of.get(shapes.amended(key, verdict.tier, verdict.priority))
     late_ms = deadlines.check(turn, own, estimate)
-    turn.emit(JobAdmitted(at, shape_id))
+    turn.emit(JobAdmitted(at, shape.id if shape else cell.next_shape, *verdict))
     if late_ms is not None:
         turn.emit(DeadlineInfeasible(job, late_ms))
 
@@ -199,6 +202,8 @@ def known(turn: Turn, id_: str) -> Job:
 
 def apply_admitted(cell: Cell, fact: JobAdmitted) -> None:
     key, own, estimate = shapes.split(cell.accepted(fact.command).data)
+    if fact.rules:
+        key = shapes.amended(key, fact.tier, fact.priority)
     shape = cell.shape_of.get(key) or cell.add_shape(key)
     job = Job(own["job"], cell.next_job, shape, cell.now_ms, estimate)
     deadlines.set_deadline(job, deadlines.of(own))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from domain import estimates, handoff, ordering, rights
 from domain.inventory import take
+from domain.policies.admission import Leaving
 from domain.pool_facts import HandoffOffered, OfferWhy
 from domain.specs import MAX_S
 
@@ -65,7 +66,7 @@ def consider(turn: Turn, blocked: Mapping[Demand, Blocked]) -> None:
 
 def _lines(cell: Cell, blocked: Mapping[Demand, Blocked]) -> Iterator[_Line]:
     for demand, reason in blocked.items():
-        if demand.reservation is not None or not demand.waiting:
+        if demand.reservation is not None or not demand.waiting or demand.held:
             continue
         for shape in demand.shapes.values():
             head = shape.head()
@@ -92,10 +93,14 @@ def _offer(turn: Turn, waits: _Waits, shape: Shape, job: Job) -> bool:
     cell = turn.cell
     own = cell.pool.own
     found: list[tuple[int, Peer, int, OfferWhy]] = []
-    threshold_s = _threshold_s(own, job) << hops(cell, job)
+    usual_s = _threshold_s(own, job) << hops(cell, job)
+    leaving = Leaving(cell, job)
     for peer in _peers(cell, shape, job):
+        threshold_s = leaving.threshold_s(peer, usual_s)
+        if threshold_s is None:
+            continue
         for flavour, need in enumerate(shape.needs):
-            after_ms = 1000 * shape.spec.flavours[flavour].after_wait_s
+            after_ms = 1000 * shape.waits_s[flavour]
             if cell.now_ms - job.seniority_ms < after_ms or not _fits(peer, need):
                 continue
             why = _why(cell, own, waits.local_s(job, need), peer, shape, threshold_s)

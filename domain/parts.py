@@ -107,7 +107,7 @@ class Parts:
         self._offers: dict[tuple[object, ...], tuple[list[int], list[tuple[int, Bucket]]]] = {}
         self._known: dict[int, _Known] = {}
         self._gains = 0
-        self._no_room: dict[bytes, int] = {}
+        self._no_room: dict[object, int] = {}
         """By key of a need: the gains when it had no room; it has none until there are more."""
         self._cpu_max = self._slots_max = 0
 
@@ -292,7 +292,7 @@ class Parts:
 
 def _by_preference(need: Need, classes: Sequence[NodeClass]) -> Iterable[Sequence[NodeClass]]:
     """The classes in groups of equal preference, the most preferred first."""
-    if not need.placement.prefer:
+    if not need.prefers:
         return (classes,)
     ranks: dict[int, list[NodeClass]] = {}
     for class_ in classes:

@@ -58,6 +58,8 @@ def apply_set(cell: Cell, fact: PeersSet) -> None:
     if pool.region is None:
         pool.region = Region(command.region, command.epoch, command.rules)
     pool.region.rules = command.rules
+    if cell.policies:
+        cell.rulebook.accounts_changed()
     cell.touch(pool.region)
     named = {p.region for p in command.peers}
     for name in [n for n in pool.peers if n not in named]:

@@ -50,6 +50,8 @@ class Blocked(NamedTuple):
 def place(cell: Cell, need: Need) -> Choice | Blocked:
     """A place for the need on slots that nobody holds."""
     classes = need.classes(cell)
+    if not classes and need.denied:
+        return Blocked("held_by_policy", need.size_milli, 0, need.denied)
     if not classes:
         return Blocked("no_matching_nodes", need.size_milli, 0, need.accelerator)
     group = need.groups[0]
@@ -62,7 +64,7 @@ def place(cell: Cell, need: Need) -> Choice | Blocked:
 
 def _single(cell: Cell, need: Need, classes: list[NodeClass], slots: int) -> Choice | Blocked:
     """Best fit: the most preferred class, then the fewest slots left over, then the first node."""
-    if need.placement.prefer:
+    if need.prefers:
         by_rank: dict[int, list[NodeClass]] = {}
         for class_ in classes:
             by_rank.setdefault(-need.preference(class_), []).append(class_)
@@ -186,7 +188,7 @@ def _holds(domain: Domain, classes: Sequence[NodeClass], group: ReplicaGroup) ->
 
 def _rank(need: Need, classes: Sequence[NodeClass], domain: Domain) -> int:
     """Preference of a domain: that of its best class, negative so that less is better."""
-    if not need.placement.prefer:
+    if not need.prefers:
         return 0
     known = (need.preference(c) for c in classes if c.id in domain.counts)
     return -max(known, default=0)

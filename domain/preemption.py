@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from domain import estimates, ordering, part_eviction
 from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
+from domain.policies.effects import PPM
 from domain.runs import SURPLUS
 from domain.specs import TIERS
 
@@ -54,6 +55,11 @@ class Victims:
         self._services: dict[tuple[Account, str, int], list[tuple[int, Run]]] = {}
         self._lower: dict[tuple[str, int], Eligible] = {}
 
+    def _cost(self, run: Run, now_ms: int) -> int:
+        cost = cost_of(run, now_ms)
+        by_ppm = run.job.shape.ruling.loss_ppm if self.cell.rulebook.weighs else PPM
+        return cost if by_ppm == PPM else cost * by_ppm // PPM
+
     def _old_enough(self, accelerator: str, tier: int) -> list[Run]:
         """Attempts on a type in a tier that have had their minimum run time."""
         key = (accelerator, tier)
@@ -63,8 +69,11 @@ class Victims:
             since = self.turn.header.now_ms - min_run_s * 1000
             found = self._old[key] = []
             oldest = self.turn.header.now_ms + 1
+            weighed = self.cell.rulebook.weighs
             for run in self.cell.preemptible.get(key, ()):
                 if run.stop_by_ms or not run.running_ms:
+                    continue
+                if weighed and run.job.shape.ruling.protected:
                     continue
                 if run.running_ms <= since:
                     found.append(run)
@@ -83,7 +92,7 @@ class Victims:
             owing = {a: a.borrowed(accelerator) for a in accounts if a.queues}
             now = self.turn.header.now_ms
             runs = [
-                (cost_of(run, now), -run.job.number, -run.part, run)
+                (self._cost(run, now), -run.job.number, -run.part, run)
                 for tier in range(1, SURPLUS + 1)
                 for run in (self._old_enough(accelerator, tier) if any(owing.values()) else ())
                 if owing[run.job.shape.queue.account]
@@ -137,7 +146,7 @@ class Victims:
             if other.priority > shape.priority or run.stop_by_ms:
                 continue
             if service >= least:
-                found[run] = cost_of(run, now)
+                found[run] = self._cost(run, now)
             elif policy.order == "earliest_deadline":  # the job's slack falls to its part of this
                 self.cell.wake(now + own - service * 1000 // ratio)
                 break
@@ -188,7 +197,7 @@ class Victims:
             tiers = range(tier + 1, len(TIERS))
             runs = [r for t in tiers for r in self._own(account, accelerator, t)]
             runs += self._old_enough(accelerator, SURPLUS)
-            found = Eligible({r: cost_of(r, now) for r in runs if not r.stop_by_ms})
+            found = Eligible({r: self._cost(r, now) for r in runs if not r.stop_by_ms})
             self._lower_own[key] = found
         return found
 
@@ -201,7 +210,7 @@ class Victims:
                 r for t in range(tier + 1, SURPLUS + 1) for r in self._old_enough(accelerator, t)
             ]
             runs.extend(self._borrowers(accelerator))
-            found = Eligible({r: cost_of(r, now) for r in runs if not r.stop_by_ms})
+            found = Eligible({r: self._cost(r, now) for r in runs if not r.stop_by_ms})
             self._lower[(accelerator, tier)] = found
         return found
 
@@ -213,10 +222,13 @@ def for_shape(turn: Turn, victims: Victims, shape: Shape, job: Job) -> tuple[int
     cost as much as the loss is the rule of the ski rental: never more than twice the least cost.
     """
     waited_ms = turn.header.now_ms - job.seniority_ms
-    delay_ms = turn.cell.policy.queue_delay_s[shape.tier] * 1000
+    delay_s = shape.ruling.patience_s
+    delay_ms = 1000 * (turn.cell.policy.queue_delay_s[shape.tier] if delay_s is None else delay_s)
     for flavour, need in enumerate(shape.needs):
         part = part_eviction.may_claim(need)
-        if not (need.plain or part) or shape.spec.flavours[flavour].after_wait_s:
+        if not (need.plain or part) or shape.waits_s[flavour]:
+            continue
+        if shape.demand.below_ceiling(need.accelerator) < shape.size:
             continue
         groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
         wanted = Wanted(need.classes(turn.cell), groups, need.required)

@@ -50,6 +50,7 @@ class Account:
     """A node of the account tree. All amounts are in thousandths of slots, by accelerator type."""
 
     __slots__ = (
+        "asked_limits",
         "borrowing_limit",
         "children",
         "id",
@@ -74,6 +75,8 @@ class Account:
         self.borrowing_limit: dict[str, int] = {}
         self.lending_limit: dict[str, int] = {}
         self.queues: dict[str, Queue] = {}
+        self.asked_limits: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        """Borrowing and lending limits as they were set; rules may set others for a time."""
         self.own: dict[str, int] = {}
         """Used by the account's own queues."""
         self.usage: dict[str, int] = {}
@@ -86,8 +89,7 @@ class Account:
             self.parent.id if self.parent else None,
             self.weight,
             sorted(self.nominal.items()),
-            sorted(self.borrowing_limit.items()),
-            sorted(self.lending_limit.items()),
+            *(sorted(limits.items()) for limits in self.asked_limits),
             sorted((t, u) for t, u in self.own.items() if u),
         )
 
@@ -99,16 +101,22 @@ class Account:
             parent.children[self.id] = self
         self.weight = command.weight
         self.nominal = {q.accelerator: q.nominal * MILLI for q in command.quotas}
-        self.borrowing_limit = {
+        borrowing = {
             q.accelerator: q.borrowing_limit * MILLI
             for q in command.quotas
             if q.borrowing_limit is not None
         } | {q.accelerator: 0 for q in command.quotas if q.rights}
-        self.lending_limit = {
+        lending = {
             q.accelerator: q.lending_limit * MILLI
             for q in command.quotas
             if q.lending_limit is not None
         } | {q.accelerator: 0 for q in command.quotas if q.rights}
+        self.asked_limits = (borrowing, lending)
+        self.unlimit()
+
+    def unlimit(self) -> None:
+        """The limits are those that were set: no rule of a policy sets others."""
+        self.borrowing_limit, self.lending_limit = (dict(limits) for limits in self.asked_limits)
 
     def local(self, accelerator: str) -> int:
         """The part of the subtree's quota that the parent never sees."""

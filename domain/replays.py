@@ -47,7 +47,12 @@ def require(replay: Replay | None, parameters: PolicyParameters, version: int, h
     if replay is None:
         rule = "the policy in force asks for a replay of recorded demand with the new parameters"
         raise Refused("replay_required", "replay", rule)
-    if replay.parameters != digest_of(parameters):
+    check(replay, digest_of(parameters), version, head)
+
+
+def check(replay: Replay, digest: str, version: int, head: int) -> None:
+    """Raise Refused unless the replay speaks for what has this digest."""
+    if replay.parameters != digest:
         raise Refused("replay_failed", "replay.parameters", "it is about other parameters")
     if replay.policy_version != version:
         raise Refused("replay_failed", "replay.policy_version", "it is about another policy")

@@ -22,6 +22,7 @@ from domain.facts import (
     ReservationMissed,
     ReservationUnbound,
 )
+from domain.policies import admission
 from domain.refusals import Refused
 from domain.slots import freed as give_back
 from domain.slots import runs_in
@@ -117,6 +118,7 @@ def request_reservation(turn: Turn, command: RequestReservation, at: int) -> Non
             raise Refused("unknown_queue", "queues", f"no queue {queue!r} is known")
     if command.end_ms <= turn.header.now_ms:
         raise Refused("window_is_over", "end_ms", "the window lies in the past")
+    admission.check_reservation(cell, command)
     _check_capacity(cell, command)
     turn.emit(ReservationConfirmed(at))
 

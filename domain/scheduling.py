@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from domain import fair_share, ordering, placement, preemption, waiting
 from domain.eviction import Plan
-from domain.fact import Why
+from domain.fact import Counted, Why
 from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided
 from domain.gathering import Gathering
 from domain.placement import Blocked, Choice
@@ -117,6 +117,8 @@ class Scheduling:
 
     def _surely_blocked(self, demand: Demand) -> Blocked | None:
         """A cheap no, from counts alone; None if the demand has to be tried."""
+        if demand.held:
+            return Blocked("held_by_policy", demand.size, 0, demand.held)
         if demand.reservation is not None:
             return None
         last: Blocked | None = None
@@ -128,6 +130,10 @@ class Scheduling:
 
     def _short_of_quota(self, demand: Demand, need: Need) -> Blocked | None:
         account, key = demand.account, (demand.account, need.accelerator)
+        if demand.ceiling is not None:
+            room = demand.below_ceiling(need.accelerator)
+            if room < demand.size:
+                return Blocked("policy_ceiling", demand.size, max(0, room), demand.ceiling_by)
         available = self.available.get(key)
         if available is None:
             available = self.available[key] = account.available(need.accelerator)
@@ -159,12 +165,13 @@ class Scheduling:
         assert job is not None, "only lines with a head are tried"
         last = Blocked("waits_for_flavour", shape.size)
         for flavour, need in enumerate(shape.needs):
-            after_ms = shape.spec.flavours[flavour].after_wait_s * 1000
+            after_ms = shape.waits_s[flavour] * 1000
             if self.cell.now_ms - job.seniority_ms < after_ms:
                 continue
             answer = self._find(shape.demand, need)
             if isinstance(answer, Choice):
-                why = Why(shape.tier, share, *answer[1:], flavour)
+                counted = self._counted(shape, need, answer) if shape.ruling.counts else ()
+                why = Why(shape.tier, share, *answer[1:], flavour, counted)
                 attempt = job.attempts + 1
                 self.turn.emit(AttemptStarted(job.id, attempt, answer.nodes, flavour, why))
                 self.available.clear()
@@ -172,6 +179,12 @@ class Scheduling:
             last = answer
         self.blocked[shape.demand] = last
         return False
+
+    def _counted(self, shape: Shape, need: Need, answer: Choice) -> tuple[Counted, ...]:
+        """What rules of policies contributed to the order and to the place."""
+        ruling = shape.ruling
+        where = self.cell.nodes[answer.nodes[0][0]].class_
+        return ruling.why + (ruling.terms.on(where).why if ruling.terms is not None else ())
 
     def _find(self, demand: Demand, need: Need) -> Choice | Blocked:
         if demand.reservation is not None:
@@ -246,11 +259,12 @@ class Scheduling:
         victims = preemption.Victims(self.turn)
         lines: list[_Claim] = []
         for demand in self.blocked:
-            if demand.reservation is not None or not demand.waiting:
+            if demand.reservation is not None or not demand.waiting or demand.held:
                 continue
             weakest = len(TIERS) if policy.yield_ratio_milli else victims.weakest_preemptor(demand)
             for shape in demand.shapes.values() if weakest >= 0 else ():
-                job = shape.head() if shape.tier <= weakest else None
+                may = shape.tier <= weakest and not shape.ruling.calm
+                job = shape.head() if may else None
                 if job is not None:
                     share = fair_share.order_share(self.cell, shape)
                     order = (

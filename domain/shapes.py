@@ -15,12 +15,14 @@ import msgspec
 from domain.commands import SubmitJob
 from domain.fabric import NodeClass, is_local, matches
 from domain.ledger import canonical
-from domain.quota import Account, Queue
+from domain.policies.ruling import NO_RULING
+from domain.quota import UNLIMITED, Account, Queue
 from domain.specs import LEVELS, TIERS
 
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.jobs import Job
+    from domain.policies.ruling import Ruling, Terms
 
 NOT_OF_SHAPE: Final = ("job", "labels", "deadline")
 """Fields of SubmitJob that tell jobs apart and that no placement may read."""
@@ -67,6 +69,7 @@ class Need:
         "_classes",
         "_epoch",
         "accelerator",
+        "denied",
         "fits_when_empty",
         "gang",
         "groups",
@@ -78,15 +81,28 @@ class Need:
         "placement",
         "plain",
         "preferred",
+        "prefers",
         "required",
         "ruled",
         "size_milli",
         "slots",
+        "terms",
         "uses",
     )
 
-    def __init__(self, key: bytes, id_: int, accelerator: str, spec: SubmitJob) -> None:
+    def __init__(
+        self,
+        key: object,
+        id_: int,
+        accelerator: str,
+        spec: SubmitJob,
+        terms: Terms | None = None,
+    ) -> None:
         self.key = key
+        self.terms = terms
+        """What rules of policies say about places."""
+        self.denied = ""
+        """The rule that keeps it from all classes that it would fit."""
         self.id = id_
         self.fits_when_empty = False
         self.largest_epoch = -1
@@ -99,6 +115,8 @@ class Need:
         self.slots = sum(g.count * g.slots for g in spec.groups)
         self.size_milli = sum(g.count * g.slots * g.share_milli for g in spec.groups)
         p = spec.placement
+        self.prefers = bool(p.prefer) or (terms is not None and terms.prefers)
+        """True iff some places are better than others by what is wished."""
         self.local = any(is_local(s) for s in (*p.require, *p.forbid, *p.prefer))
         """True iff a selector speaks of places within a cluster."""
         whole = not any(
@@ -132,17 +150,37 @@ class Need:
                 and all(is_local(s) or matches(s, c.labels) for s in p.require)
                 and not any(not is_local(s) and matches(s, c.labels) for s in p.forbid)
             ]
+            if self.terms is not None:
+                self._classes = self._allowed(self.terms)
         return self._classes
+
+    def _allowed(self, terms: Terms) -> list[NodeClass]:
+        by = [terms.on(c).denied for c in self._classes]
+        self.denied = by[0] if by and all(by) else ""
+        return [c for c, rule in zip(self._classes, by, strict=True) if not rule]
 
     def preference(self, class_: NodeClass) -> int:
         """Sum of the weights of the preferences that the class satisfies."""
-        return sum(p.weight for p in self.placement.prefer if matches(p, class_.labels))
+        wished = sum(p.weight for p in self.placement.prefer if matches(p, class_.labels))
+        return wished if self.terms is None else self.terms.preference(class_, wished)
 
 
 class Demand:
     """What shapes of one account ask for, in whatever tier and priority: one answer serves all."""
 
-    __slots__ = ("account", "key", "needs", "reservation", "shapes", "size", "told", "waiting")
+    __slots__ = (
+        "account",
+        "ceiling",
+        "ceiling_by",
+        "held",
+        "key",
+        "needs",
+        "reservation",
+        "shapes",
+        "size",
+        "told",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -159,11 +197,22 @@ class Demand:
         self.size = size
         """Charge against quota, in thousandths of slots."""
         self.reservation = spec.reservation
+        self.held = ""
+        """The rule of a policy that keeps all of it waiting."""
+        self.ceiling: int | None = None
+        """Thousandths of slots that the account's own queues may use of a type, by a rule."""
+        self.ceiling_by = ""
         self.shapes: dict[int, Shape] = {}
         self.waiting = 0
         """Jobs in the lines of the shapes."""
         self.told: tuple[str, str] | None = None
         """The (reason, where) that all shapes with waiting jobs carry, as far as is known."""
+
+    def below_ceiling(self, accelerator: str) -> int:
+        """What the rules of policies let the account's queues take more."""
+        if self.ceiling is None:
+            return UNLIMITED
+        return self.ceiling - self.account.own.get(accelerator, 0)
 
 
 class Shape:
@@ -184,10 +233,14 @@ class Shape:
         "reason",
         "returned",
         "ripens",
+        "row",
+        "row_version",
+        "ruling",
         "slots",
         "spec",
         "tier",
         "waiting",
+        "waits_s",
         "where",
     )
     kind = "shape"
@@ -199,12 +252,20 @@ class Shape:
         """A SubmitJob of the shape; its job, labels, estimate and deadline mean nothing."""
         self.queue = queue
         self.tier = TIERS.index(spec.tier)
-        self.priority = spec.priority
+        self.ruling: Ruling
+        """What rules of policies come to; `priority` and `waits_s` follow from it."""
+        self.priority: int
+        self.waits_s: list[int]
+        """By flavour: considered only after this long."""
+        self.ripens: bool
+        """True iff a flavour is considered only after some wait."""
+        self.obey(NO_RULING)
+        self.row: tuple[int, ...] = ()
+        """What rules read of it."""
+        self.row_version = 0
         self.slots = sum(g.count * g.slots for g in spec.groups)
         self.demand: Demand
         """Set when the shape enters its cell."""
-        self.ripens = any(f.after_wait_s for f in spec.flavours)
-        """True iff a flavour is considered only after some wait."""
         self.plain = not any(
             g.share_milli < 1000 or g.host_cpu_milli or g.host_memory_mib for g in spec.groups
         )
@@ -225,6 +286,12 @@ class Shape:
 
     def state(self) -> tuple[object, ...]:
         return (self.id, self.key, self.reason, self.needed_milli, self.available_milli, self.where)
+
+    def obey(self, ruling: Ruling) -> None:
+        spec, self.ruling = self.spec, ruling
+        self.priority = spec.priority + ruling.boost
+        self.waits_s = [ruling.wait_s(f.accelerator, f.after_wait_s) for f in spec.flavours]
+        self.ripens = any(self.waits_s)
 
     def join(self, job: Job) -> None:
         """Put a waiting job into the line at the place that its seniority gives it."""

@@ -13,6 +13,8 @@ from domain.commands import RegisterNode, RequestReservation, SubmitJob
 from domain.facts import MixEntry
 from domain.jobs import Job
 from domain.ledger import Head
+from domain.policies import signals
+from domain.policies.state import Policy
 from domain.quota import Account, Queue
 from domain.reservations import Reservation
 from domain.rules import count_keys
@@ -74,6 +76,8 @@ def dump(cell: Cell) -> bytes:
             "pool": [(e.kind, e.state()) for e in cell.pool.entities()],
             "mix": cell.mix.state(),
             "estimates": cell.estimates.state(),
+            "policies": [p.state() for _, p in sorted(cell.policies.items())],
+            "signals": cell.signals.state(),
             "runtimes": [cell.runtimes[kind].state() for kind in sorted(cell.runtimes)],
             "digest": cell.digest(),
         }
@@ -102,6 +106,8 @@ def load(data: bytes, make: type[Cell]) -> Cell:
     cell.mix.version, cell.mix.due, entries = body["mix"]
     cell.mix.entries = msgspec.convert(entries, list[MixEntry])
     _load_accounts(cell, body["accounts"], body["queues"])
+    cell.policies = {p.id: p for p in map(Policy.load, body.get("policies", []))}
+    signals.restore(cell, body.get("signals", [[], []]))
     waiting = _load_nodes(cell, body["nodes"])
     for id_, key, *blocked in body["shapes"]:
         _load_shape(cell, id_, key, blocked)
@@ -114,6 +120,8 @@ def load(data: bytes, make: type[Cell]) -> Cell:
             holder = cell.jobs[id_].run if kind == "job" else cell.reservations[id_]
             assert holder is not None, "only an attempt can wait for slots"
             cell.nodes[node].waiting.append(holder)
+    cell.rulebook.dirty = bool(cell.policies)
+    cell.rulebook.settle(cell)
     quota.rebuild(cell.accounts.values())
     for node_ in cell.nodes.values():
         cell.fabric.update(node_)
@@ -139,8 +147,8 @@ def _load_accounts(cell: Cell, accounts: list[Any], queues: list[Any]) -> None:
             account.parent.children[id_] = account
         account.weight = weight
         account.nominal = dict(nominal)
-        account.borrowing_limit = dict(borrowing)
-        account.lending_limit = dict(lending)
+        account.asked_limits = (dict(borrowing), dict(lending))
+        account.unlimit()
     for id_, index, owner, weight, strict in queues:
         account = cell.accounts[owner]
         queue = Queue(id_, index, account, weight, strict)

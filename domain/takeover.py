@@ -102,8 +102,15 @@ def _prepare(turn: Turn, command: OfferHandoff, at: int) -> str:
     brought = {a.accelerator: a.milli for a in command.rights if a.account == account.id}
     waited_s = max(0, turn.header.now_ms - command.history.seniority_ms) // 1000
     last = "waits_for_flavour"
+    ruling = cell.rulebook.rule(cell, spec, cell.queues[spec.queue])
+    if ruling.held:
+        return "held_by_policy"
     for index, flavour in enumerate(spec.flavours):
-        if waited_s < flavour.after_wait_s or turn.work <= 0:
+        after_s = ruling.wait_s(flavour.accelerator, flavour.after_wait_s)
+        if waited_s < after_s or turn.work <= 0:
+            continue
+        if ruling.room(account, flavour.accelerator) < size:
+            last = "policy_ceiling"
             continue
         ours = max(0, account.available(flavour.accelerator))
         needed = max(0, size - ours)
@@ -112,7 +119,7 @@ def _prepare(turn: Turn, command: OfferHandoff, at: int) -> str:
             continue
         turn.work -= 1
         key = key_of(flavour.accelerator, spec)
-        found = placement.place(cell, Need(key, -1, flavour.accelerator, spec))
+        found = placement.place(cell, Need(key, -1, flavour.accelerator, spec, ruling.terms))
         if isinstance(found, Blocked):
             last = found.reason
             continue

@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from domain import ordering
+from domain.policies import gates, signals
 from domain.slots import ready_claims
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def next_due_ms(cell: Cell) -> int | None:
     handoffs_ms = cell.pool.next_ms()
     if handoffs_ms is not None:
         moments.append(handoffs_ms)
+    moments.extend(m for m in (signals.next_ms(cell), gates.next_ms(cell)) if m is not None)
     for reservation in cell.reservations.values():
         moment = reservation.next_ms()
         if moment is not None:
@@ -143,6 +145,6 @@ def next_due_ms(cell: Cell) -> int | None:
     for shape in cell.fallback_shapes.values():
         head = shape.head()
         if head is not None:
-            waits = [head.seniority_ms + f.after_wait_s * 1000 for f in shape.spec.flavours]
+            waits = [head.seniority_ms + after_s * 1000 for after_s in shape.waits_s]
             moments.extend(m for m in waits if m > cell.now_ms)
     return min(moments) if moments else None

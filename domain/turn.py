@@ -48,6 +48,10 @@ class Turn:
         self.facts.append(fact)
         apply(self.cell, fact)
 
+    def settle(self) -> None:
+        """Bring what the rules of policies say up to date; it is paid for in units of work."""
+        self.work -= self.cell.rulebook.settle(self.cell)
+
     def stop(self, run: Run, reason: str) -> None:
         """Ask for the attempt's end, which comes with its agents' report or with its grace."""
         if not run.started_ms:

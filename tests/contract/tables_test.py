@@ -30,7 +30,7 @@ def first_column(document: Path, heading: str) -> list[str]:
 def words(folder: str, callee: str) -> set[str]:
     """The first argument of each call of `callee`, as far as it is written in the code."""
     found: set[str] = set()
-    for file in sorted((ROOT / folder).glob("*.py")):
+    for file in sorted((ROOT / folder).rglob("*.py")):
         tree = ast.parse(file.read_text())
         for node in ast.walk(tree):
             if _is_call(node, callee):

@@ -15,6 +15,7 @@ from domain import accounts, cell, jobs, nodes, replays, reservations, specs
 from domain import commands as c
 from domain.decide import decide
 from domain.ledger import ENGINE, Accepted, Header
+from tests.domain import policy_given
 from tests.domain.given import H100, Given, job, node
 from tests.domain.pooled import REFUSALS
 
@@ -96,6 +97,7 @@ SIMPLE: dict[str, tuple[tuple[c.Command, ...], c.Command]] = {
     "never_fits": ((), window(count=3)),
     "window_is_taken": ((window(count=2),), window("other", start_ms=1_000_000 + HOUR_MS // 2)),
     **REFUSALS,
+    **policy_given.REFUSALS,
 }
 """By code: what is sent before, and what is refused with the code."""
 
@@ -107,6 +109,7 @@ BOUNDS: dict[str, tuple[object, str, int, c.Command]] = {
     "too_many_nodes": (nodes, "MAX_NODES", 2, node("x")),
     "too_many_shapes": (cell, "MAX_SHAPES", 1, job("x", slots=3)),
     "too_many_reservations": (reservations, "MAX_RESERVATIONS", 0, window()),
+    **policy_given.BOUNDS,
 }
 """By code: the bound, lowered to what the world has, and what would exceed it."""
 
@@ -151,7 +154,7 @@ def test_a_command_is_refused(case: str) -> None:
 def assert_same_world(given: Given, before: bytes) -> None:
     """The refused command is remembered by its id, and nothing else changed."""
     restored = cell.Cell.restore(before)
-    for table in ("accounts", "queues", "nodes", "jobs", "reservations"):
+    for table in ("accounts", "queues", "nodes", "jobs", "reservations", "policies"):
         old, new = getattr(restored, table), getattr(given.cell, table)
         assert {k: v.state() for k, v in old.items()} == {k: v.state() for k, v in new.items()}
     pools = (restored.pool, given.cell.pool)
@@ -176,7 +179,7 @@ def test_what_stands_around_a_command_may_refuse_it(code: str) -> None:
 
 def test_every_refusal_of_the_domain_is_met_here() -> None:
     found = set()
-    for path in sorted(Path(domain.__path__[0]).glob("*.py")):
+    for path in sorted(Path(domain.__path__[0]).rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Refused":
                 code = call.args[0]

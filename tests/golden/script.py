@@ -11,6 +11,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Raw
 
+from domain import replays
 from domain.cell import Cell
 from domain.commands import (
     AcknowledgeHandoff,
@@ -41,7 +42,19 @@ from domain.commands import (
     WithdrawHandoff,
 )
 from domain.ledger import Accepted, Round, canonical
+from domain.policies import lifecycle
+from domain.policies.attributes import Phase
+from domain.policies.commands import (
+    ActivatePolicy,
+    DraftPolicy,
+    ReplayPolicy,
+    ReportSignal,
+    RollBackPolicy,
+    StartCanary,
+)
+from domain.policies.documents import Controller, Effect, Gate, Parameter, PolicyDocument, Rule
 from domain.pool_specs import Amount, HandoffRules, History, PeerSpec, Stock, Token
+from domain.replays import Replay
 from domain.specs import (
     Deadline,
     FabricPath,
@@ -152,57 +165,117 @@ def script() -> dict[int, list[Command]]:
     tight = Deadline(finish_by_ms=START_MS + 1_101_000)
     past, hard = (Deadline(finish_by_ms=START_MS, hardness=h) for h in ("soft", "hard"))
     grows = (ReplicaGroup(slots=4, grow_to=12),)
-    return pool() | {
-        0: capacity(),
-        1: [job(f"r{i}", "red-q", replicas=2) for i in range(5)],
-        2: [
-            job("local", "red-q", slots=4, placement=nvme),
-            job("either", "red-q", flavours=either),
-            job("nobody", "unknown-q"),
-            CancelJob(job="nobody"),
-            job("npu", "red-q", slots=16, flavours=(Flavour(accelerator="npu"),)),
+    return (
+        pool()
+        | policies()
+        | {
+            0: capacity(),
+            1: [job(f"r{i}", "red-q", replicas=2) for i in range(5)],
+            2: [
+                job("local", "red-q", slots=4, placement=nvme),
+                job("either", "red-q", flavours=either),
+                job("nobody", "unknown-q"),
+                CancelJob(job="nobody"),
+                job("npu", "red-q", slots=16, flavours=(Flavour(accelerator="npu"),)),
+            ],
+            3: [ReportAttempt(job="r0", attempt=1, state="finished", nodes=("gpu-00",))],
+            12: [job("claim", "blue-q", replicas=4, tier=Tier.PREMIUM, preemptible=False)],
+            20: [
+                job("next", "blue-q", replicas=4),
+                job("behind", "blue-q", slots=1, deadline=tight),
+                AmendJob(job="behind", priority=7),
+                AmendJob(job="next", estimate_s=600),
+            ],
+            24: [
+                window("morning", 400, 1800),
+                window("never", 400, 1800, count=99),
+                window("dropped", 3000, 3600),
+            ],
+            30: [job("inside", "blue-q", replicas=2, reservation="morning", tier=Tier.RESERVED)],
+            40: [CancelReservation(reservation="dropped"), PreemptJob(job="claim")],
+            50: [
+                job("flaky", "red-q", slots=2, max_restarts=1),
+                job("long", "red-q", runtime=short),
+                SubmitJob(job="host", queue="red-q", groups=host, flavours=h100),
+                SubmitJob(job="shares", queue="red-q", groups=shared, flavours=h100),
+            ],
+            70: [
+                CordonNode(node="gpu-23"),
+                ReportNode(node="gpu-22", healthy=False),
+                DrainNode(node="gpu-21"),
+                CordonNode(node="npu-0", cordoned=False),
+            ],
+            80: [
+                job("overdue", "red-q", slots=1, deadline=past),
+                job("pointless", "red-q", deadline=hard),
+            ],
+            90: [job("dropped", "red-q"), CancelJob(job="dropped", reason="not needed")],
+            100: [window("late", 1100, 2400, count=10)],
+            150: [RemoveNode(node="gpu-23"), CordonNode(node="gpu-21", cordoned=False)],
+            160: [
+                SubmitJob(job="elastic", queue="red-q", flavours=h100, groups=grows),
+                job("beside", "red-q", replicas=12),
+            ],
+            200: [
+                job("last", "red-q", replicas=3),
+                ReportAttempt(job="r0", attempt=9, state="failed"),
+            ],
+            250: [CancelJob(job="last")],
+            260: [job("squeeze", "red-q", replicas=2)],
+        }
+    )
+
+
+def policies() -> dict[int, list[Command]]:
+    """A policy is tried, breaks its gate, is replaced, moves its parameter, and is rolled back."""
+    late = Gate(gate="late", watch="signal.reported['alarm']", at_most=0)
+    boost: dict[str, Any] = {"phase": Phase.ORDER, "then": Effect(do="boost", value="param.by")}
+    cap: dict[str, Any] = {"phase": Phase.GUARD, "then": Effect(do="ceiling", value=40)}
+
+    def document(version: int, *rules: Rule, **more: Any) -> DraftPolicy:
+        params = (Parameter(param="by", value=10, min=0, max=100),)
+        whole = PolicyDocument(
+            policy="fair", version=version, params=params, rules=rules, gates=(late,), **more
+        )
+        return DraftPolicy(document=whole)
+
+    moves = Controller(
+        controller="follow",
+        param="by",
+        watch="signal.reported['price']",
+        low=2,
+        high=5,
+        step=10,
+        raise_when="high",
+    )
+    small = Rule(rule="small-first", when="job.slots <= 8", **boost)
+    first = document(1, small, Rule(rule="cap", when="job.queue == 'red-q'", **cap))
+    second = document(2, small, controllers=(moves,))
+    third = document(3)
+
+    def trial(version: int, **more: Any) -> StartCanary:
+        return StartCanary(policy="fair", version=version, for_s=120, **more)
+
+    parameters = replays.digest_of(PolicyParameters())
+    proof = Replay(
+        report=parameters,
+        parameters=lifecycle.digest_of(third.document),
+        policy_version=1,
+        first_round=1,
+        last_round=2,
+        passed=("promises",),
+    )
+    return {
+        330: [first, ActivatePolicy(policy="fair", version=1)],
+        332: [second, trial(2, slice_ppm=500_000)],
+        340: [ReportSignal(signal="alarm", value=1), ReportSignal(signal="price", value=9)],
+        355: [ReportSignal(signal="alarm", value=0), trial(2, mode="shadow")],
+        380: [
+            third,
+            ReplayPolicy(policy="fair", version=3, replay=proof),
+            job("small", "red-q", slots=1),
         ],
-        3: [ReportAttempt(job="r0", attempt=1, state="finished", nodes=("gpu-00",))],
-        12: [job("claim", "blue-q", replicas=4, tier=Tier.PREMIUM, preemptible=False)],
-        20: [
-            job("next", "blue-q", replicas=4),
-            job("behind", "blue-q", slots=1, deadline=tight),
-            AmendJob(job="behind", priority=7),
-            AmendJob(job="next", estimate_s=600),
-        ],
-        24: [
-            window("morning", 400, 1800),
-            window("never", 400, 1800, count=99),
-            window("dropped", 3000, 3600),
-        ],
-        30: [job("inside", "blue-q", replicas=2, reservation="morning", tier=Tier.RESERVED)],
-        40: [CancelReservation(reservation="dropped"), PreemptJob(job="claim")],
-        50: [
-            job("flaky", "red-q", slots=2, max_restarts=1),
-            job("long", "red-q", runtime=short),
-            SubmitJob(job="host", queue="red-q", groups=host, flavours=h100),
-            SubmitJob(job="shares", queue="red-q", groups=shared, flavours=h100),
-        ],
-        70: [
-            CordonNode(node="gpu-23"),
-            ReportNode(node="gpu-22", healthy=False),
-            DrainNode(node="gpu-21"),
-            CordonNode(node="npu-0", cordoned=False),
-        ],
-        80: [
-            job("overdue", "red-q", slots=1, deadline=past),
-            job("pointless", "red-q", deadline=hard),
-        ],
-        90: [job("dropped", "red-q"), CancelJob(job="dropped", reason="not needed")],
-        100: [window("late", 1100, 2400, count=10)],
-        150: [RemoveNode(node="gpu-23"), CordonNode(node="gpu-21", cordoned=False)],
-        160: [
-            SubmitJob(job="elastic", queue="red-q", flavours=h100, groups=grows),
-            job("beside", "red-q", replicas=12),
-        ],
-        200: [job("last", "red-q", replicas=3), ReportAttempt(job="r0", attempt=9, state="failed")],
-        250: [CancelJob(job="last")],
-        260: [job("squeeze", "red-q", replicas=2)],
+        400: [ActivatePolicy(policy="fair", version=3), RollBackPolicy(policy="fair")],
     }
 
 

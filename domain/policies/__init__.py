@@ -1,0 +1,1 @@
+"""Policies as data: documents of rules in the ledger, checked before they count."""

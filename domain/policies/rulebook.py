@@ -1,0 +1,278 @@
+"""The rules in force of a cell, compiled; all of it is derived from its policies and signals.
+
+A change of versions, signals or parameters is settled at once for all shapes, by columns. In
+between, rounds read the ruling that each shape carries, so that rules cost a round next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from domain.policies import rows
+from domain.policies.attributes import Phase
+from domain.policies.compiler import Names, Row, compile
+from domain.policies.effects import PPM
+from domain.policies.live import Live, Scoped, clamped, holding, live_rule, resolve
+from domain.policies.ruling import NO_RULING, Ruling, Terms, ruling_of
+from domain.policies.syntax import attributes, substitute
+from domain.policies.validation import WHEN
+from domain.quota import depth
+
+if TYPE_CHECKING:
+    from domain.cell import Cell
+    from domain.commands import SubmitJob
+    from domain.policies.state import Policy, Version
+    from domain.quota import Account, Queue
+    from domain.shapes import Shape
+
+RULES_MAX: Final = 512
+"""Rules in force at once, rules on trial included."""
+OF_SHAPES: Final = (Phase.GUARD, Phase.ORDER, Phase.SCORE, Phase.REMEDY, Phase.SCALE)
+WHERE: Final = (Phase.GUARD, Phase.SCORE)
+CACHED_MAX: Final = 50_000
+ROWS_A_UNIT: Final = 10_000
+"""Rows that rules are asked for at the cost of one unit of work."""
+
+
+class Rulebook:
+    def __init__(self) -> None:
+        self.dirty = False
+        """A fact changed what counts, and the rules have not been settled since."""
+        self.rows_version = 1
+        """Rows of shapes that are of an older one are found anew."""
+        self.reads: tuple[str, ...] = ()
+        """Signals that are read by what is in force or on trial."""
+        self.by_phase: dict[Phase, list[Live]] = {}
+        self.weighs = False
+        """True iff a rule may protect a shape, or weigh its losses."""
+        self.names = Names()
+        self._shape_rules: list[Live] = []
+        self._terms: dict[object, Terms] = {}
+        self._rulings: dict[object, Ruling] = {}
+        self._tokens: dict[object, int] = {}
+        self._admissions: dict[bytes, list[tuple[Live, int]]] = {}
+
+    def accounts_changed(self) -> None:
+        """Who stands below whom may have changed, and so what rules say of shapes."""
+        self.rows_version += 1
+        self.dirty = True
+
+    # --- settling ---------------------------------------------------------------------------------
+
+    def settle(self, cell: Cell) -> int:
+        """Bring all that rules say up to date; returns the units of work that it was worth."""
+        full = len(self._rulings) > CACHED_MAX or len(self.names.items) > CACHED_MAX
+        if not (self.dirty or full):
+            return 0
+        dirty, self.dirty = self.dirty, False
+        if full:
+            self.names, self._terms, self._rulings, self._tokens = Names(), {}, {}, {}
+            self.rows_version += 1
+        before = bool(self._shape_rules)
+        self.by_phase = self.rules_of(cell)
+        self._admissions.clear()
+        self._shape_rules = [r for phase in OF_SHAPES for r in self.by_phase.get(phase, ())]
+        self.weighs = Phase.REMEDY in self.by_phase
+        if before or self._shape_rules:
+            for shape, ruling in zip(cell.shapes.values(), self._rule_all(cell), strict=True):
+                if shape.ruling != ruling:
+                    cell.relink_shape(shape, ruling)
+        self._limit(cell)
+        return dirty * len(cell.shapes) * len(self._shape_rules) // ROWS_A_UNIT
+
+    def rules_of(self, cell: Cell, shadow: Policy | None = None) -> dict[Phase, list[Live]]:
+        """By phase: the rules in force, by name; `shadow`: as if this one's trial counted."""
+        found: dict[Phase, list[Live]] = {}
+        reads: dict[str, None] = {}
+        for _, policy in sorted(cell.policies.items()):
+            for number, slice_ppm in _versions(policy, policy is shadow):
+                version = policy.versions[number]
+                reads.update(dict.fromkeys(signals_read(version)))
+                for rule in self._rules(cell, policy, number, slice_ppm):
+                    found.setdefault(rule.phase, []).append(rule)
+        if shadow is None:
+            self.reads = tuple(sorted(reads))
+        for rules in found.values():
+            rules.sort(key=lambda r: r.name)
+        return found
+
+    def _rules(
+        self, cell: Cell, policy: Policy, number: int, slice_ppm: tuple[int, int]
+    ) -> list[Live]:
+        version = policy.versions[number]
+        document, trees = version.document, version.trees
+        scoped = _scoped(cell, document.scope, slice_ppm)
+        if scoped is None:
+            return []
+        values = {s: cell.signals.values.get(s, 0) for s in signals_read(version)}
+        values.update((f"param.{n}", v) for n, v in policy.params(number).items())
+        if not compile(substitute(trees[WHEN], values), self.names, "signal")((), ()):
+            return []
+        name = policy.id
+        return [live_rule(name, r, trees, scoped, values, self.names) for r in document.rules]
+
+    # --- shapes -----------------------------------------------------------------------------------
+
+    def rule(self, cell: Cell, spec: SubmitJob, queue: Queue) -> Ruling:
+        """The ruling of one shape."""
+        if not self._shape_rules:
+            return NO_RULING
+        row = rows.of_spec(self.names, spec, queue)
+        return self._ruling([r for r in self._shape_rules if r.static(row, ())], row)
+
+    def _rule_all(self, cell: Cell) -> list[Ruling]:
+        """The rulings of all shapes, in their order."""
+        shapes = list(cell.shapes.values())
+        if not self._shape_rules or not shapes:
+            return [NO_RULING] * len(shapes)
+        return self.rule_rows(self._shape_rules, [self._row(s) for s in shapes])
+
+    def _row(self, shape: Shape) -> Row:
+        if shape.row_version != self.rows_version:
+            shape.row = rows.of_spec(self.names, shape.spec, shape.queue)
+            shape.row_version = self.rows_version
+        return shape.row
+
+    def supposed(self, cell: Cell, shadow: Policy) -> list[Ruling]:
+        """The rulings of all shapes as if the trial of this policy counted."""
+        by_phase = self.rules_of(cell, shadow)
+        rules = [r for phase in OF_SHAPES for r in by_phase.get(phase, ())]
+        if not rules or not cell.shapes:
+            return [NO_RULING] * len(cell.shapes)
+        return self.rule_rows(rules, [self._row(s) for s in cell.shapes.values()])
+
+    def rule_rows(self, rules: Sequence[Live], table: Sequence[Row]) -> list[Ruling]:
+        """The rulings of rows, found by columns."""
+        packed = np.packbits(masks(rules, table), axis=0).T
+        matched: dict[bytes, list[Live]] = {}
+        found = []
+        for row, bits in zip(table, np.ascontiguousarray(packed), strict=True):
+            key = bits.tobytes()
+            held = matched.get(key)
+            if held is None:
+                flags = np.unpackbits(bits, count=len(rules))
+                held = matched[key] = [r for r, holds in zip(rules, flags, strict=True) if holds]
+            found.append(self._ruling(held, row))
+        return found
+
+    def _ruling(self, held: list[Live], row: Row) -> Ruling:
+        if not held:
+            return NO_RULING
+        tokens = tuple(self._token(rule) for rule in held)
+        bound = tuple(tuple(row[i] for i in rule.bound) for rule in held)
+        ruling = self._rulings.get((tokens, bound))
+        if ruling is None:
+            where = [r for r in held if r.phase == Phase.SCORE or r.rest is not None]
+            plain = [r for r in held if r not in where]
+            values = [(r, clamped(r, r.value(row, ()))) for r in plain]
+            ruling = ruling_of(values, self._terms_of(where, row))
+            self._rulings[tokens, bound] = ruling
+        return ruling
+
+    def _token(self, rule: Live) -> int:
+        return self._tokens.setdefault(rule.token, len(self._tokens))
+
+    def _terms_of(self, where: list[Live], row: Row) -> Terms | None:
+        if not where:
+            return None
+        bound = [{i: row[i] for i in rule.bound} for rule in where]
+        key = tuple((self._token(r), *b.items()) for r, b in zip(where, bound, strict=True))
+        found = self._terms.get(key)
+        if found is None:
+            found = self._terms[key] = Terms([(r, row) for r in where], self.names)
+        return found
+
+    # --- where no shape is asked for --------------------------------------------------------------
+
+    def ask(self, phase: Phase, row: Row, other: Row = ()) -> tuple[dict[str, int], str, str]:
+        """What rules of a phase do for the rows; and the rule that denies, with its reason."""
+        held = holding(self.by_phase.get(phase, ()), row, other)
+        outcome, why = resolve(held)
+        if "deny" not in outcome:
+            return outcome, "", ""
+        name = why["deny"][0][0]
+        return outcome, name, next(r.reason for r, _ in held if r.name == name)
+
+    def admission(self, key: bytes, row: Row) -> list[tuple[Live, int]]:
+        """Rules of admission that hold, for a job's row; what reads shapes alone is kept by key."""
+        rules = self.by_phase[Phase.ADMIT]
+        shared = self._admissions.get(key)
+        if shared is None:
+            shared = holding([r for r in rules if not r.per_job], row, ())
+            if len(self._admissions) < CACHED_MAX:
+                self._admissions[key] = shared
+        own = [r for r in rules if r.per_job]
+        return shared + holding(own, row, ()) if own else shared
+
+    def _limit(self, cell: Cell) -> None:
+        """Lending and borrowing limits of accounts, as rules set them."""
+        lend, changed = self.by_phase.get(Phase.LEND, []), False
+        for account in cell.accounts.values():
+            before = (account.lending_limit, account.borrowing_limit)
+            account.unlimit()
+            if lend:
+                for accelerator in sorted(account.nominal):
+                    if (account.id, accelerator) not in cell.pool.rights:
+                        self._limit_one(account, accelerator)
+            if before != (account.lending_limit, account.borrowing_limit):
+                changed = True
+                cell.touch(account)
+        if changed:
+            cell.rebuild_quota()
+
+    def _limit_one(self, account: Account, accelerator: str) -> None:
+        outcome = self.ask(Phase.LEND, rows.of_account(self.names, account, accelerator))[0]
+        if "lending" in outcome:
+            account.lending_limit[accelerator] = 1000 * outcome["lending"]
+        if "borrowing" in outcome:
+            account.borrowing_limit[accelerator] = 1000 * outcome["borrowing"]
+
+
+def masks(rules: Sequence[Live], table: Sequence[Row]) -> npt.NDArray[np.bool_]:
+    """By rule and row: whether it holds, as far as the row alone tells."""
+    columns = list(np.array(table, dtype=np.int64).T)
+    found = np.empty((len(rules), len(table)), dtype=bool)
+    for at, rule in enumerate(rules):
+        found[at] = rule.static(columns, ())
+    return found
+
+
+def _versions(policy: Policy, shadowed: bool) -> list[tuple[int, tuple[int, int]]]:
+    """The versions that count, and for which part of the queues."""
+    trial, active = policy.trial, policy.active
+    whole = (0, PPM)
+    if trial is None or trial.mode == "all":
+        return [(active, whole)] if active else []
+    if trial.mode == "shadow":
+        if shadowed:
+            return [(trial.version, whole)]
+        return [(active, whole)] if active else []
+    old = [(active, (trial.slice_ppm, PPM))] if active else []
+    return [*old, (trial.version, (0, trial.slice_ppm))]
+
+
+def signals_read(version: Version) -> list[str]:
+    """Signals that any part of the version reads."""
+    found: dict[str, None] = {}
+    for tree in version.trees.values():
+        for node in attributes(tree):
+            name = str(node.value)
+            if name.startswith("signal."):
+                found[name + (f"[{node.args[0].value}]" if node.args else "")] = None
+    return list(found)
+
+
+def _scoped(cell: Cell, scope: str, slice_ppm: tuple[int, int]) -> Scoped | None:
+    """None: it does not count here."""
+    kind, _, name = scope.partition("/")
+    if kind == "global":
+        return Scoped(None, 0, slice_ppm)
+    if kind == "region":
+        here = cell.pool.region.id if cell.pool.region is not None else cell.name
+        return Scoped(None, 1, slice_ppm) if here == name else None
+    account = cell.accounts.get(name)
+    return Scoped(name, 1 + depth(account), slice_ppm) if account is not None else None
