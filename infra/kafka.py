@@ -114,6 +114,7 @@ class LocalKafka(Cluster):
             "transaction.state.log.min.isr": in_sync,
             "transaction.state.log.num.partitions": "4",
             "group.initial.rebalance.delay.ms": "0",
+            "group.min.session.timeout.ms": "1000",
             # A killed broker may come back only when its old session has ended.
             "broker.session.timeout.ms": "4000",
             "broker.heartbeat.interval.ms": "1000",

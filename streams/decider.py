@@ -134,6 +134,25 @@ class Decider:
         await self._remember(cell.head)
         return cell
 
+    async def follow(self) -> None:
+        """Apply what others have written, as one who may have to take over. Raises as `recover`."""
+        if self._cell is None:
+            await self.recover()
+        cell = self.cell
+        before = cell.head
+        async for believed in catch_up(cell, self._reader):
+            self._facts += len(believed.round.facts)
+        if cell.head != before:
+            await self._remember(cell.head)
+            self._save_if_due()
+
+    async def take_over(self) -> None:
+        """Follow up to now. The next step makes a round in any case: it shows who writes, and
+        shuts out who did."""
+        await self.follow()
+        self._full = True
+        self._quiet_ms = None
+
     # --- rounds -----------------------------------------------------------------------------------
 
     async def run(self) -> None:

@@ -28,6 +28,7 @@ from domain.ledger import Signer, Verifier
 from domain.ports import Clock, Snapshots
 from streams.decider import Decider, Settings
 from streams.dispatcher import dispatch
+from streams.election import Election, session_ms
 from streams.identity import Identity
 from streams.kafka import KafkaInbox, KafkaLog
 from streams.kafka_dispatch import KafkaDispatch
@@ -35,6 +36,7 @@ from streams.kafka_intake import take_in
 from streams.project import Projection, Projector
 from streams.remembered import RememberedHead
 from streams.rounds import Place
+from streams.standby import stand_by
 from streams.topics import RECORD_BYTES, WrongTopics, check_topics, topic
 
 Role = Literal["intake", "decider", "dispatch", "projector"]
@@ -174,9 +176,11 @@ async def _intake(worker: Worker) -> None:
 
 async def _decide(worker: Worker) -> None:
     assert worker.signer is not None, "checked when the worker was made"
+    span_ms = await session_ms(worker.bootstrap)
     async with (
         KafkaLog(worker.bootstrap, worker.cell) as log,
         KafkaInbox(worker.bootstrap, worker.cell) as inbox,
+        Election(worker.bootstrap, [worker.cell], span_ms) as election,
     ):
         decider = Decider(
             worker.cell,
@@ -190,7 +194,7 @@ async def _decide(worker: Worker) -> None:
             quarantined=worker.quarantined,
             settings=worker.settings,
         )
-        await decider.run()
+        await stand_by(decider, log, election)
 
 
 async def _dispatch(worker: Worker) -> None:

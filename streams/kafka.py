@@ -17,7 +17,14 @@ from msgspec import Raw, Struct
 
 from domain.ledger import Accepted, canonical
 from domain.ports import DeadLetter, Message
-from streams.kafka_clients import Connected, make_consumer, make_producer, read_to_end, send_all
+from streams.kafka_clients import (
+    Connected,
+    make_consumer,
+    make_only_producer,
+    make_producer,
+    read_to_end,
+    send_all,
+)
 from streams.topics import topic
 
 LETTER_HEADER: Final = "aquifer-dead-letter"
@@ -38,6 +45,13 @@ class KafkaLog(Connected):
         await super().__aexit__(*failure)
         for consumer in self._readers:
             await consumer.stop()
+
+    async def take_over(self) -> None:
+        """Be the one writer: from our next record on, Kafka refuses those of earlier ones."""
+        writer = await make_only_producer(self._bootstrap, f"aquifer.{self._partition.topic}")
+        self._clients = (writer, self._ends)
+        before, self._producer = self._producer, writer
+        await before.stop()
 
     async def append(self, record: bytes) -> int:
         name, number = self._partition

@@ -28,10 +28,11 @@ STALLED_S: Final = 60
 BATCH_BYTES: Final = 512 * 1024
 
 
-def make_producer(bootstrap: str) -> AIOKafkaProducer:
+def make_producer(bootstrap: str, name: str | None = None) -> AIOKafkaProducer:
     """All replicas acknowledge, retries write nothing twice, nothing waits for company."""
     return AIOKafkaProducer(
         bootstrap_servers=bootstrap,
+        transactional_id=name,
         acks="all",
         enable_idempotence=True,
         linger_ms=0,
@@ -39,6 +40,19 @@ def make_producer(bootstrap: str) -> AIOKafkaProducer:
         max_request_size=RECORD_BYTES,
         request_timeout_ms=REQUEST_MS,
     )
+
+
+async def make_only_producer(bootstrap: str, name: str) -> AIOKafkaProducer:
+    """Started. From its first record on, a partition refuses those of earlier ones of this name.
+
+    Kafka gives the name's producer id with a higher epoch, and a partition takes no lower one than
+    it has seen. Its records are in no transaction: one of a record costs ten times the latency,
+    and would say no more.
+    """
+    producer = make_producer(bootstrap, name)
+    await Connected(producer).__aenter__()
+    producer._txn_manager.transactional_id = None
+    return producer
 
 
 def make_consumer(bootstrap: str, group: str | None = None) -> AIOKafkaConsumer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,14 +50,30 @@ class Supervised:
         assert self._running is not None, "it runs"
         self._running.kill()
 
+    async def pause(self) -> None:
+        """SIGSTOP"""
+        await self._up.wait()
+        assert self._running is not None, "it runs"
+        self._running.send_signal(signal.SIGSTOP)
+
+    async def resume(self) -> None:
+        """SIGCONT"""
+        assert self._running is not None, "it was stopped"
+        self._running.send_signal(signal.SIGCONT)
+
     async def stop(self) -> None:
         """End it and its supervision."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
         if self._running is not None and self._running.returncode is None:
+            self._running.send_signal(signal.SIGCONT)
             self._running.terminate()
             await self._running.wait()
+
+    def said(self, text: str) -> int:
+        """How often its output says so."""
+        return self._log.read_bytes().count(text.encode())
 
     def tail(self) -> str:
         return self._log.read_bytes()[-3000:].decode(errors="replace")

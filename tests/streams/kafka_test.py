@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import OffsetOutOfRangeError, UnknownTopicOrPartitionError
+from aiokafka.errors import OffsetOutOfRangeError, ProducerFenced, UnknownTopicOrPartitionError
 from msgspec import Raw
 
 from domain.ledger import Accepted
@@ -262,3 +262,24 @@ def test_a_message_as_large_as_the_topic_takes(kafka: LocalKafka, fresh_name: st
             assert [letter.value async for letter in dead.read()] == [value]
 
     asyncio.run(go())
+
+
+def test_a_new_writer_shuts_the_earlier_one_out(kafka: LocalKafka, fresh_name: str) -> None:
+    async def go() -> list[bytes]:
+        await create_topics(kafka.bootstrap, fresh_name)
+        async with (
+            KafkaLog(kafka.bootstrap, fresh_name) as old,
+            KafkaLog(kafka.bootstrap, fresh_name) as new,
+        ):
+            await old.take_over()
+            await old.append(b"1")
+            await new.take_over()
+            await old.append(b"2")  # nobody else has written since
+            await new.append(b"3")
+            for _ in range(2):
+                with pytest.raises(ProducerFenced):
+                    await old.append(b"late")
+            await new.append(b"4")
+            return [record async for _, record in new.read(0)]
+
+    assert asyncio.run(go()) == [b"1", b"2", b"3", b"4"]

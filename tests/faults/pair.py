@@ -1,0 +1,181 @@
+"""Two deciders of one cell on real Kafka: who leads, and how long nobody does after a fault.
+
+Each signs with a key of its own, so the ledger itself says who wrote what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import msgspec
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from msgspec import Struct
+
+from domain.commands import Command
+from domain.ports import Message
+from infra.kafka import LocalKafka
+from streams.election import GROUP
+from streams.envelope import structured
+from streams.kafka import KafkaCommandSink, KafkaLog
+from streams.keys import FileSigner, KeyRing
+from streams.reader import LedgerReader
+from streams.topics import create_topics
+from tests.faults.supervised import Supervised
+from tests.system.command_file import capacity, submission
+
+CELL: Final = "pair"
+PER_S: Final = 50
+WITHIN_S: Final = 60
+
+
+class _Signed(Struct):
+    key: str
+
+
+_signed: Final = msgspec.json.Decoder(_Signed)
+
+
+class Takeover(Struct):
+    """What a fault of the leading decider led to."""
+
+    how: str
+    seconds: float
+    """From the fault to the first believed round of the other one."""
+    late_records: int
+    """Records of the old one that came after the first of the new one."""
+    shut_out: bool
+    """The old one tried to write, and Kafka refused it."""
+
+
+class Pair:
+    def __init__(self, folder: Path) -> None:
+        self.kafka = LocalKafka(folder / "kafka")
+        signers = {name: FileSigner(folder / f"{name}.pem") for name in ("a", "b")}
+        self.ring = KeyRing([signer.public for signer in signers.values()])
+        self.ring.save(folder / "keys.json")
+        self._names = {signer.key_id: name for name, signer in signers.items()}
+        common = {
+            "AQUIFER_CELL": CELL,
+            "AQUIFER_KAFKA": self.kafka.bootstrap,
+            "AQUIFER_KEYS": str(folder / "keys.json"),
+        }
+        self.deciders: dict[str, Supervised] = {}
+        for name in signers:
+            own = {
+                "AQUIFER_STATE_DIR": str(folder / name),
+                "AQUIFER_SIGNING_KEY": str(folder / f"{name}.pem"),
+            }
+            arguments = ["worker", "--role", "decider"]
+            self.deciders[name] = Supervised(arguments, common | own, folder / f"{name}.log")
+        own = {
+            "AQUIFER_STATE_DIR": str(folder / "a"),
+            "AQUIFER_SIGNING_KEY": str(folder / "a.pem"),
+        }
+        self.intake = Supervised(
+            ["worker", "--role", "intake"], common | own, folder / "intake.log"
+        )
+        self.written: list[str] = []
+        """Who wrote each record that the ledger's topic holds."""
+        self.leader = ""
+        """Who wrote the newest believed round."""
+        self.rounds = 0
+        self.sent = 0
+        self._more = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything runs, and commands come in all the time."""
+        await create_topics(self.kafka.bootstrap, CELL)
+        for role in (self.intake, *self.deciders.values()):
+            role.start()
+        tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._send())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for role in (self.intake, *self.deciders.values()):
+                await role.stop()
+
+    async def _watch(self) -> None:
+        async with KafkaLog(self.kafka.bootstrap, CELL) as log:
+            reader = LedgerReader(log, CELL, self.ring)
+            async for position, record in log.follow(0):
+                writer = self._names[_signed.decode(record).key]
+                self.written.append(writer)
+                if reader.judge(position, record) is not None:
+                    self.leader = writer
+                    self.rounds += 1
+                self._more.set()
+
+    async def _send(self) -> None:
+        random = Random(8)
+        async with KafkaCommandSink(self.kafka.bootstrap, CELL) as sink:
+            for command in capacity():
+                await sink.send(self._message(command))
+            while True:
+                with suppress(KafkaError):
+                    await sink.send(self._message(submission(random, self.sent)))
+                await asyncio.sleep(1 / PER_S)
+
+    def _message(self, command: Command) -> Message:
+        self.sent += 1
+        id_ = f"id-{self.sent}"
+        return structured(command, source="urn:pair", id=id_, time_ms=time.time_ns() // 1_000_000)
+
+    async def ready(self) -> None:
+        """Both are members of the settled group, and one of them leads."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
+        await admin.start()
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                while True:
+                    if self.leader and await _members(admin) == len(self.deciders):
+                        break
+                    await asyncio.sleep(0.1)
+        finally:
+            await admin.close()
+        await asyncio.sleep(0.5)  # it reads what the ledger holds by now
+
+    async def fault(self, how: str) -> Takeover:
+        """Kill the leader, or stop it and wake it when the other one leads."""
+        old = self.leader
+        refused = self._refused(old)
+        if how == "kill":
+            await self.deciders[old].kill()
+        else:
+            await self.deciders[old].pause()
+        begin = time.monotonic()
+        await self._until_other(old)
+        seconds = time.monotonic() - begin
+        first = len(self.written)
+        if how == "stop":
+            await self.deciders[old].resume()
+        await self.ready()
+        late = self.written[first:].count(old)
+        return Takeover(how, round(seconds, 3), late, self._refused(old) > refused)
+
+    async def _until_other(self, old: str) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            while self.leader == old:
+                self._more.clear()
+                await self._more.wait()
+
+    def _refused(self, name: str) -> int:
+        return self.deciders[name].said("ProducerFenced")
+
+
+async def _members(admin: AIOKafkaAdminClient) -> int:
+    """0 while the group is settling."""
+    for answer in await admin.describe_consumer_groups([GROUP]):
+        for code, _, state, _, _, members, *_ in answer.groups:
+            return len(members) if not code and state == "Stable" else 0
+    return 0
