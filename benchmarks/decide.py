@@ -35,6 +35,7 @@ class Bench:
         self.signer: Signer = Ed25519()
         self.offset = 0
         self.now_ms = 1_000_000
+        self.round_ms = 100
         self.bytes = 0
         self.running: list[tuple[str, int]] = []
         self.jobs = 0
@@ -74,14 +75,18 @@ class Bench:
     def round(self, commands: Iterable[Accepted], work: int = 100_000) -> tuple[int, float]:
         """(decisions, CPU seconds) of one round, with its record."""
         given = list(commands)
-        self.now_ms += 100
-        header = Header(self.cell.head.round + 1, self.now_ms, work, ENGINE)
+        header = self.header(work)
         before, running = time.process_time(), len(self.running)
         round_, record, head = self.decided(header, given)
         self.cell.believe(head, round_.inputs)
         spent = time.process_time() - before
         self.bytes += len(record)
         return len(self.running) - running, spent
+
+    def header(self, work: int = 100_000) -> Header:
+        """Of the next round."""
+        self.now_ms += self.round_ms
+        return Header(self.cell.head.round + 1, self.now_ms, work, ENGINE)
 
     def decided(self, header: Header, given: list[Accepted]) -> tuple[Round, bytes, Head]:
         """One round and its record; the attempts that it started are remembered."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.policies import rows
 from domain.policies.attributes import Phase
-from domain.policies.live import resolve
 from domain.refusals import Refused
 from domain.specs import MAX_S, TIERS
 
@@ -33,15 +32,19 @@ def judge(
 ) -> Verdict:
     """Raise Refused if a rule denies the job. `spec` is one of its shape, `own` its own fields."""
     book, queue = cell.rulebook, cell.queues[spec.queue]
-    row = rows.of_spec(book.names, spec, queue)
-    row += rows.of_submission(book.names, own, estimate, cell.now_ms)
-    held = book.admission(key, row)
-    if not held:
+
+    def row(with_own: bool) -> tuple[int, ...]:
+        shared = rows.of_spec(book.names, spec, queue)
+        if not with_own:
+            return shared
+        return shared + rows.of_submission(book.names, own, estimate, cell.now_ms)
+
+    outcome, why = book.admission(key, row)
+    if not outcome:
         return AS_ASKED
-    outcome, why = resolve(held)
     if "deny" in outcome:
         name = why["deny"][0][0]
-        reason = next(r.reason for r, _ in held if r.name == name)
+        reason = book.reason_of(name)
         raise Refused("denied_by_policy", "", f"{name}: {reason or 'a rule of a policy denies it'}")
     tier, priority = outcome.get("tier"), outcome.get("priority")
     changed = {

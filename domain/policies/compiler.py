@@ -49,18 +49,18 @@ class _Lookup:
     def __init__(self, names: Names, of: Callable[[Any], int]) -> None:
         self._names = names
         self._of = of
-        self._known: list[int] = []
-        self._column: Any = None
+        self._known: dict[int, int] = {}
+        self._column: Any = np.zeros(0, dtype=np.int64)
 
     def __call__(self, number: Value) -> Value:
-        known, items = self._known, self._names.items
-        while len(known) < len(items):  # what it finds may be a new item itself
-            known.append(self._of(items[len(known)]))
-            self._column = None
         if isinstance(number, int):
-            return known[number]
-        if self._column is None:
-            self._column = np.array(known)
+            found = self._known.get(number)
+            if found is None:
+                found = self._known[number] = self._of(self._names.items[number])
+            return found
+        items = self._names.items
+        if len(self._column) < len(items):
+            self._column = np.array([self._of(items[at]) for at in range(len(items))])
         return self._column[number]
 
 

@@ -16,6 +16,8 @@ from domain.specs import TIERS
 
 Outcome = dict[str, int]
 """By slot: what is set, added or multiplied; 1 for what is denied. A tier is its rank."""
+Resolved = tuple[Outcome, dict[str, list[tuple[str, int]]]]
+"""An outcome, and by slot which rules counted, with what."""
 TRUE: Final = literal(True)
 
 
@@ -24,9 +26,10 @@ class Live:
 
     __slots__ = (
         "bound",
-        "fixed",
+        "first",
         "form",
         "name",
+        "number",
         "per_job",
         "phase",
         "reason",
@@ -36,6 +39,7 @@ class Live:
         "static",
         "token",
         "value",
+        "varies",
     )
 
     def __init__(
@@ -53,6 +57,7 @@ class Live:
         for part in conjuncts(when):
             reads = {str(a.value).partition(".")[0] for a in attributes(part)}
             (second if other is not None and other in reads else first).append(part)
+        self.first = first
         self.static: Function = compile(_all(first), names, subject)
         """Whether the rule holds, as far as its subject alone tells."""
         self.rest: Function | None = compile(_all(second), names, subject) if second else None
@@ -62,11 +67,15 @@ class Live:
         own = {str(a.value) for a in needed if str(a.value).partition(".")[0] == subject}
         self.bound = sorted(INDEX[n] for n in sorted(own))
         """Columns of the subject that the rest and the value read."""
-        self.fixed = value.op == "literal" and self.rest is None
+        others = {str(a.value).partition(".")[0] for a in needed}
+        self.varies = self.rest is not None or (other is not None and other in others)
+        """It depends on what the subject is tried with."""
         known = [str(a.value) for a in (*attributes(when), *attributes(value))]
         self.per_job = any(INDEX[n] >= _SHAPE and n.startswith("job.") for n in known)
         self.token = (name, self.slot, standing, tuple(second), value)
         """Rules of equal tokens do the same to what the subject is tried with."""
+        self.number = 0
+        """Stands for the token."""
 
 
 _SHAPE: Final = INDEX["job.name"]
@@ -127,8 +136,8 @@ def clamped(rule: Live, value: int) -> int:
     return max(rule.form.low, min(rule.form.high, int(value)))
 
 
-def resolve(found: Sequence[tuple[Live, int]]) -> tuple[Outcome, dict[str, list[tuple[str, int]]]]:
-    """What rules that hold do together, and by slot which of them counted, with what."""
+def resolve(found: Sequence[tuple[Live, int]]) -> Resolved:
+    """What rules that hold do together."""
     slots: dict[str, list[tuple[Live, int]]] = {}
     for rule, value in found:
         slots.setdefault(rule.slot, []).append((rule, value))

@@ -6,7 +6,8 @@ between, rounds read the ruling that each shape carries, so that rules cost a ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,7 +17,15 @@ from domain.policies import rows
 from domain.policies.attributes import Phase
 from domain.policies.compiler import Names, Row, compile
 from domain.policies.effects import PPM
-from domain.policies.live import Live, Scoped, clamped, holding, live_rule, resolve
+from domain.policies.live import (
+    Live,
+    Resolved,
+    Scoped,
+    clamped,
+    holding,
+    live_rule,
+    resolve,
+)
 from domain.policies.ruling import NO_RULING, Ruling, Terms, ruling_of
 from domain.policies.syntax import attributes, substitute
 from domain.policies.validation import WHEN
@@ -38,6 +47,18 @@ ROWS_A_UNIT: Final = 10_000
 """Rows that rules are asked for at the cost of one unit of work."""
 
 
+class _Held:
+    """Rules that hold for the same shapes, as far as these alone tell."""
+
+    __slots__ = ("bound", "numbers", "rules", "rulings")
+
+    def __init__(self, rules: list[Live]) -> None:
+        self.rules = rules
+        self.numbers = tuple([r.number for r in rules])
+        self.bound = sorted({i for r in rules for i in r.bound})
+        self.rulings: dict[tuple[int, ...], Ruling] = {}
+
+
 class Rulebook:
     def __init__(self) -> None:
         self.dirty = False
@@ -54,11 +75,15 @@ class Rulebook:
         self._terms: dict[object, Terms] = {}
         self._rulings: dict[object, Ruling] = {}
         self._tokens: dict[object, int] = {}
-        self._admissions: dict[bytes, list[tuple[Live, int]]] = {}
+        self._admissions: dict[bytes, tuple[list[tuple[Live, int]], Resolved]] = {}
+        self._admit_shapes: list[Live] = []
+        self._admit_jobs: list[Live] = []
+        """Rules of admission that read what is one job's own."""
 
     def accounts_changed(self) -> None:
         """Who stands below whom may have changed, and so what rules say of shapes."""
         self.rows_version += 1
+        self._admissions.clear()
         self.dirty = True
 
     # --- settling ---------------------------------------------------------------------------------
@@ -74,7 +99,12 @@ class Rulebook:
             self.rows_version += 1
         before = bool(self._shape_rules)
         self.by_phase = self.rules_of(cell)
-        self._admissions.clear()
+        admits = self.by_phase.get(Phase.ADMIT, ())
+        asked = [(r.number, r.first) for r in admits if not r.per_job]
+        if full or asked != [(r.number, r.first) for r in self._admit_shapes]:
+            self._admissions.clear()
+        self._admit_shapes = [r for r in admits if not r.per_job]
+        self._admit_jobs = [r for r in admits if r.per_job]
         self._shape_rules = [r for phase in OF_SHAPES for r in self.by_phase.get(phase, ())]
         self.weighs = Phase.REMEDY in self.by_phase
         if before or self._shape_rules:
@@ -98,6 +128,8 @@ class Rulebook:
             self.reads = tuple(sorted(reads))
         for rules in found.values():
             rules.sort(key=lambda r: r.name)
+            for rule in rules:
+                rule.number = self._tokens.setdefault(rule.token, len(self._tokens))
         return found
 
     def _rules(
@@ -122,7 +154,7 @@ class Rulebook:
         if not self._shape_rules:
             return NO_RULING
         row = rows.of_spec(self.names, spec, queue)
-        return self._ruling([r for r in self._shape_rules if r.static(row, ())], row)
+        return self._ruling(_Held([r for r in self._shape_rules if r.static(row, ())]), row)
 
     def _rule_all(self, cell: Cell) -> list[Ruling]:
         """The rulings of all shapes, in their order."""
@@ -147,40 +179,40 @@ class Rulebook:
 
     def rule_rows(self, rules: Sequence[Live], table: Sequence[Row]) -> list[Ruling]:
         """The rulings of rows, found by columns."""
-        packed = np.packbits(masks(rules, table), axis=0).T
-        matched: dict[bytes, list[Live]] = {}
+        packed = np.ascontiguousarray(np.packbits(masks(rules, table), axis=0).T)
+        matched: dict[bytes, _Held] = {}
         found = []
-        for row, bits in zip(table, np.ascontiguousarray(packed), strict=True):
+        for row, bits in zip(table, packed, strict=True):
             key = bits.tobytes()
             held = matched.get(key)
             if held is None:
-                flags = np.unpackbits(bits, count=len(rules))
-                held = matched[key] = [r for r, holds in zip(rules, flags, strict=True) if holds]
+                flags = np.unpackbits(bits, count=len(rules)).tolist()
+                held = matched[key] = _Held(list(compress(rules, flags)))
             found.append(self._ruling(held, row))
         return found
 
-    def _ruling(self, held: list[Live], row: Row) -> Ruling:
-        if not held:
+    def _ruling(self, held: _Held, row: Row) -> Ruling:
+        if not held.rules:
             return NO_RULING
-        tokens = tuple(self._token(rule) for rule in held)
-        bound = tuple(tuple(row[i] for i in rule.bound) for rule in held)
-        ruling = self._rulings.get((tokens, bound))
-        if ruling is None:
-            where = [r for r in held if r.phase == Phase.SCORE or r.rest is not None]
-            plain = [r for r in held if r not in where]
-            values = [(r, clamped(r, r.value(row, ()))) for r in plain]
-            ruling = ruling_of(values, self._terms_of(where, row))
-            self._rulings[tokens, bound] = ruling
-        return ruling
+        bound = tuple([row[i] for i in held.bound])
+        known = held.rulings.get(bound)
+        if known is None:
+            known = self._rulings.get((held.numbers, bound))
+            if known is None:
+                known = self._rulings[held.numbers, bound] = self._made(held.rules, row)
+            held.rulings[bound] = known
+        return known
 
-    def _token(self, rule: Live) -> int:
-        return self._tokens.setdefault(rule.token, len(self._tokens))
+    def _made(self, held: list[Live], row: Row) -> Ruling:
+        where = [r for r in held if r.varies]
+        values = [(r, clamped(r, r.value(row, ()))) for r in held if not r.varies]
+        return ruling_of(values, self._terms_of(where, row))
 
     def _terms_of(self, where: list[Live], row: Row) -> Terms | None:
         if not where:
             return None
         bound = [{i: row[i] for i in rule.bound} for rule in where]
-        key = tuple((self._token(r), *b.items()) for r, b in zip(where, bound, strict=True))
+        key = tuple((r.number, *b.items()) for r, b in zip(where, bound, strict=True))
         found = self._terms.get(key)
         if found is None:
             found = self._terms[key] = Terms([(r, row) for r in where], self.names)
@@ -197,16 +229,24 @@ class Rulebook:
         name = why["deny"][0][0]
         return outcome, name, next(r.reason for r, _ in held if r.name == name)
 
-    def admission(self, key: bytes, row: Row) -> list[tuple[Live, int]]:
-        """Rules of admission that hold, for a job's row; what reads shapes alone is kept by key."""
-        rules = self.by_phase[Phase.ADMIT]
-        shared = self._admissions.get(key)
-        if shared is None:
-            shared = holding([r for r in rules if not r.per_job], row, ())
+    def admission(self, key: bytes, row: Callable[[bool], Row]) -> Resolved:
+        """What rules of admission do; those that read shapes alone are asked once for a key.
+
+        `row` makes the job's row, with what is its own if that is asked for.
+        """
+        known = self._admissions.get(key)
+        if known is None:
+            held = holding(self._admit_shapes, row(False), ())
+            known = (held, resolve(held))
             if len(self._admissions) < CACHED_MAX:
-                self._admissions[key] = shared
-        own = [r for r in rules if r.per_job]
-        return shared + holding(own, row, ()) if own else shared
+                self._admissions[key] = known
+        if not self._admit_jobs:
+            return known[1]
+        return resolve(known[0] + holding(self._admit_jobs, row(True), ()))
+
+    def reason_of(self, rule: str) -> str:
+        """What the author of a rule that denies a job says."""
+        return next(r.reason for r in self.by_phase[Phase.ADMIT] if r.name == rule)
 
     def _limit(self, cell: Cell) -> None:
         """Lending and borrowing limits of accounts, as rules set them."""

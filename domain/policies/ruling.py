@@ -91,7 +91,7 @@ class Ruling(NamedTuple):
     grows: bool = True
     replicas: int | None = None
     why: tuple[Counted, ...] = ()
-    """Of order alone: it is part of why something was started."""
+    """What is part of why it was started wherever that is: of order, and of like for all places."""
 
     @property
     def counts(self) -> bool:
@@ -122,7 +122,13 @@ def ruling_of(held: Sequence[tuple[Live, int]], terms: Terms | None) -> Ruling:
     remedy, _ = resolve(by_phase.get(Phase.REMEDY, ()))
     scale, _ = resolve(by_phase.get(Phase.SCALE, ()))
     ceiling = guard.get("ceiling")
-    counted = [(n, v) for slot in ("boost", "share") for n, v in why_order.get(slot, ())]
+    counted = [
+        Counted(name, value, ORDER)
+        for slot in ("boost", "share")
+        for name, value in why_order.get(slot, ())
+    ]
+    alike = by_phase.get(Phase.SCORE, ())
+    counted += [Counted(r.name, v, int(r.slot[-1])) for r, v in alike if v]
     return Ruling(
         held=why_guard["deny"][0][0] if "deny" in guard else "",
         ceiling=None if ceiling is None else 1000 * ceiling,
@@ -141,5 +147,5 @@ def ruling_of(held: Sequence[tuple[Live, int]], terms: Terms | None) -> Ruling:
         loss_ppm=remedy.get("loss", PPM),
         grows="deny" not in scale,
         replicas=scale.get("replicas"),
-        why=tuple(Counted(name, value, ORDER) for name, value in counted),
+        why=tuple(counted),
     )

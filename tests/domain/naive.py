@@ -8,7 +8,7 @@ from typing import Any
 from domain import facts as f
 from domain.commands import COMMANDS, Command, RegisterNode, SubmitJob
 from domain.ledger import Round
-from domain.specs import TIERS, PolicyParameters
+from domain.specs import TIERS, PolicyParameters, Tier
 from tests.domain.naive_jobs import Attempt, NaiveJob
 
 LEVELS = ("region", "cluster", "block", "rack")
@@ -71,6 +71,8 @@ class Naive:
     def _JobAdmitted(self, fact: f.JobAdmitted, command: SubmitJob) -> None:
         assert command.job not in self.jobs
         assert command.job not in self.ended, "a name is used once"
+        instead = {"tier": fact.tier and Tier(fact.tier), "priority": fact.priority}
+        command = command.model_copy(update={n: v for n, v in instead.items() if v is not None})
         self.jobs[command.job] = NaiveJob(command, self.order)
         self.order += 1
 
