@@ -12,6 +12,7 @@ from aquifer import (
     letters,
     operate,
     past,
+    policies,
     policy,
     read,
     run,
@@ -46,6 +47,8 @@ app.command()(serve.generate)
 for word in (*checkpoints.COMMANDS, *past.COMMANDS):
     audit.app.command()(word)
 app.add_typer(audit.app, name="audit")
+for name, action in policies.COMMANDS.items():
+    policy.app.command(name)(action)
 app.add_typer(policy.app, name="policy")
 app.add_typer(subjects.app, name="subjects")
 app.add_typer(letters.app, name="dead-letters")

@@ -21,6 +21,7 @@ from pydantic_core.core_schema import ModelSchema
 
 from aquifer import asyncapi
 from domain import commands, fact, facts, ledger, pool_facts, pool_specs, ports, replays, specs
+from domain.policies import attributes, effects
 from domain.policies import commands as policy_commands
 from domain.policies import documents as policy_documents
 from domain.policies import facts as policy_facts
@@ -68,6 +69,7 @@ def documents() -> dict[str, Json]:
     made[f"dead-letter.v{WRITTEN}.json"] = _dead_letter()
     made[f"dispatch-instruction.v{WRITTEN}.json"] = _structs(dispatch.Instruction, dispatch)
     made = {path: {"$schema": DIALECT, **document} for path, document in made.items()}
+    made[f"policy.v{WRITTEN}.json"] = {"$schema": DIALECT, **_policy()}
     made["asyncapi.json"] = asyncapi.document(WRITTEN)
     made["openapi.json"] = describe()
     return made
@@ -77,6 +79,29 @@ def _command(model: type[commands.Command]) -> Json:
     schema = model.model_json_schema(schema_generator=_CommandSchema)
     models = (commands, specs, pool_specs, policy_commands, policy_documents, replays)
     return _described(schema, *models)
+
+
+def _policy() -> Json:
+    """For editors: a policy's document, with what its rules may read and do by phase."""
+    schema = policy_documents.PolicyDocument.model_json_schema(schema_generator=_CommandSchema)
+    made = _described(schema, policy_documents, specs)
+    made["x-phases"] = {
+        phase.value: {
+            "reads": {
+                name: {"type": a.type, "unit": a.unit, "description": a.text}
+                for subject in (*attributes.READS[phase], "signal")
+                if subject is not None
+                for name, a in attributes.SUBJECTS[subject].items()
+                if phase in attributes.PER_JOB or not a.per_job
+            },
+            "effects": {
+                do: {"kind": f.kind, "minimum": f.low, "maximum": f.high, "unit": f.unit}
+                for do, f in effects.FORMS[phase].items()
+            },
+        }
+        for phase in attributes.Phase
+    }
+    return made
 
 
 def _structs(type_: Any, *modules: ModuleType) -> Json:

@@ -1,4 +1,4 @@
-"""`aquifer policy`: whole policies with a name, ready to be sent."""
+"""`aquifer policy bundles|show`: whole sets of parameters with a name, ready to be sent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from aquifer.output import USAGE, JsonFlag, emit, fail
 
-app = typer.Typer(help="Policies with a name, ready to be sent.", no_args_is_help=True)
+app = typer.Typer(help="Policies: documents of rules, and bundles.", no_args_is_help=True)
 
 
 @app.command("bundles")

@@ -37,6 +37,7 @@ KINDS: Final = (
     "nodes",
     "capacity",
     "reservations",
+    "policies",
     "shapes",
     "jobs",
     "rounds",
@@ -55,6 +56,7 @@ STATES: Final = frozenset(
         "nodes",
         "capacity",
         "reservations",
+        "policies",
         "shapes",
         "usage",
         "kpis",
@@ -92,7 +94,7 @@ def get(
     if cursor is not None:
         asked["cursor"] = cursor
     path = f"/v1/{kind}" if name is None else f"/v1/{kind}/{quote(name)}"
-    answer = asyncio.run(_ask(path, asked, url, _moment(at)))
+    answer = asyncio.run(ask(path, asked, url, _moment(at)))
     emit(answer if as_json or "items" not in answer else answer["items"], as_json)
 
 
@@ -103,7 +105,7 @@ def explain(
     as_json: JsonFlag = False,
 ) -> None:
     """Tell a job's whole history, and why it waits if it does."""
-    answer = asyncio.run(_ask(f"/v1/jobs/{quote(job)}", {}, url, _moment(at)))
+    answer = asyncio.run(ask(f"/v1/jobs/{quote(job)}", {}, url, _moment(at)))
     if as_json:
         emit(answer, True)
     else:
@@ -132,7 +134,7 @@ def _moment(at: str | None) -> Moment | None:
     return None if at is None else moment_of(at, "--at")
 
 
-async def _ask(path: str, asked: dict[str, str], url: str | None, at: Moment | None) -> Any:
+async def ask(path: str, asked: dict[str, str], url: str | None, at: Moment | None) -> Any:
     import httpx
 
     from aquifer.settings import load

@@ -64,7 +64,7 @@ def submit(
     if dry_run:
         _dry_run(command, url, as_json)
     else:
-        _send([command], url, as_json)
+        send_all([command], url, as_json)
 
 
 def _dry_run(command: Command, url: str | None, as_json: bool) -> None:
@@ -95,7 +95,7 @@ def cancel(
     as_json: JsonFlag = False,
 ) -> None:
     """Cancel a job, waiting or running."""
-    _send([parse_command({"type": "CancelJob", "job": job, "reason": reason})], url, as_json)
+    send_all([parse_command({"type": "CancelJob", "job": job, "reason": reason})], url, as_json)
 
 
 def send(
@@ -115,7 +115,7 @@ def send(
                 commands.append(parse_command(json.loads(line)))
             except json.JSONDecodeError as error:
                 fail(f"line {number}: {error}", USAGE)
-    _send(commands, url, as_json)
+    send_all(commands, url, as_json)
 
 
 def parse_command(body: Any) -> Command:
@@ -138,7 +138,7 @@ def parse_command(body: Any) -> Command:
     return command
 
 
-def _send(commands: Sequence[Command], url: str | None, as_json: bool) -> None:
+def send_all(commands: Sequence[Command], url: str | None, as_json: bool) -> None:
     from aquifer import ways
     from aquifer.settings import load
 

@@ -311,6 +311,7 @@ class Cell:
         shape.obey(ruling)
         self._join_demand(shape)
         shape.demand.waiting += shape.waiting
+        self.touch(shape)
 
     def _join_demand(self, shape: Shape) -> None:
         spec, ruling = shape.spec, shape.ruling

@@ -115,6 +115,19 @@ def _unnamed_victims(sight: Sight, row: Fields) -> Fields:
     return {**row, "body": {**body, "victims": victims}}
 
 
+def _own_rules(sight: Sight, row: Fields) -> Fields | None:
+    """What a rule asks for may name others; that it holds, and what it does, may not."""
+    if not sight.owns(row):
+        return None
+    hidden = ("when", "places")
+    rules = [{n: v for n, v in rule.items() if n not in hidden} for rule in row["rules"]]
+    return {**row, "rules": rules}
+
+
+def _operators(sight: Sight, row: Fields) -> Fields | None:
+    return None
+
+
 def _shared_node(sight: Sight, row: Fields) -> Fields:
     return {**row, "jobs": [], "reservations": {}}
 
@@ -130,6 +143,8 @@ RULES: Final[dict[str, Callable[[Sight, Fields], Fields | None]]] = {
     "reservations": _own,
     "jobs": _own,
     "books": _own,
+    "shape_rules": _own_rules,
+    "policies": _operators,
     "decisions": _own_decision,
     "outcomes": _own_outcome,
     "nodes": _shared_node,

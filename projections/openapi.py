@@ -19,6 +19,7 @@ PAGES: Final = {
     "/v1/nodes": "nodes",
     "/v1/capacity": "capacity",
     "/v1/reservations": "reservations",
+    "/v1/policies": "policies",
     "/v1/shapes": "shapes",
     "/v1/jobs": "jobs",
     "/v1/rounds": "rounds",
@@ -29,17 +30,20 @@ ONES: Final = {
     "/v1/accounts/{account}": "accounts",
     "/v1/nodes/{node}": "nodes",
     "/v1/reservations/{reservation}": "reservations",
+    "/v1/policies/{policy}": "policies",
     "/v1/jobs/{job}": "jobs",
     "/v1/rounds/{number}": "rounds",
     "/v1/commands/{source}/{id}": "outcomes",
 }
 FRESH: Final = ("round", "at_ms")
 BESIDES: Final[dict[str, tuple[str, ...]]] = {
-    "/v1/jobs/{job}": ("round", "at_ms", "waiting", "events"),
+    "/v1/jobs/{job}": ("round", "at_ms", "waiting", "rules", "events"),
     "/v1/rounds/{number}": ("reflects",),
     "/v1/commands/{source}/{id}": ("reflects",),
 }
 """What an answer of one row holds besides the row, if not FRESH alone."""
+LATER: Final = ("rules",)
+"""What answers of older releases do not have."""
 HIDDEN: Final = ("cell", "bucket")
 _TYPES: Final[dict[str, Json]] = {
     "text": {"type": ["string", "null"]},
@@ -53,6 +57,11 @@ _BESIDES: Final[Json] = {
     "reflects": _ROUND,
     "at_ms": {"type": "integer", "description": "That round's time."},
     "waiting": {"type": ["object", "null"], "description": "Why it waits, if it does."},
+    "rules": {
+        "type": "array",
+        "items": {"type": "object"},
+        "description": "Rules of policies that hold for it, and whether each counts.",
+    },
     "events": {"type": "array", "items": {"type": "object"}, "description": "All, oldest first."},
 }
 _PROBLEM: Final[Json] = {
@@ -115,7 +124,7 @@ def _one(path: str, name: str) -> Json:
     names = BESIDES.get(path, FRESH)
     besides = {
         "type": "object",
-        "required": list(names),
+        "required": [n for n in names if n not in LATER],
         "properties": {n: _BESIDES[n] for n in names},
     }
     return {"allOf": [{"$ref": f"#/components/schemas/{name}"}, besides]}

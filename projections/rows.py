@@ -19,6 +19,8 @@ from domain.fabric import Domain
 from domain.jobs import Job
 from domain.ledger import Head, Round
 from domain.nodes import Node
+from domain.policies import explain
+from domain.policies.state import Policy
 from domain.quota import UNLIMITED, Account, Queue
 from domain.reservations import Reservation
 from domain.shapes import Shape, split
@@ -203,6 +205,9 @@ class _Rows:
                 self._job(entity)
             case Shape():
                 self.put("shapes", (entity.id,), shape(entity))
+                self._rules(entity)
+            case Policy():
+                self.put("policies", (entity.id,), explain.policy(entity))
             case Reservation():
                 self.put("reservations", (entity.id,), reservation(entity))
             case Book():
@@ -220,11 +225,20 @@ class _Rows:
                 self.put("nodes", (entity.id,), None)
             case Shape():
                 self.put("shapes", (entity.id,), None)
+                if self.cell.policies:
+                    self.put("shape_rules", (entity.id,), None)
             case Reservation():
                 ended = {**reservation(entity), "status": "ended"}
                 self.put("reservations", (entity.id,), ended)
             case Account():
                 self.put("accounts", (entity.id,), None)
+
+    def _rules(self, entity: Shape) -> None:
+        """Rules of policies that hold for the shape; no row where there never was a policy."""
+        if self.cell.policies:
+            told = explain.rules_of(self.cell, entity)
+            values = {"account": entity.queue.account.id, "rules": told}
+            self.put("shape_rules", (entity.id,), values)
 
     def _queue(self, entity: Queue) -> None:
         values = {

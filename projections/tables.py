@@ -125,6 +125,19 @@ TABLES: Final[dict[str, Table]] = dict(
                 "spec": "json",
             },
         ),
+        table("shape_rules", {}, {"shape": "int"}, {"account": "text", "rules": "json"}),
+        table(
+            "policies",
+            {},
+            {"policy": "text"},
+            {
+                "active": "int",
+                "trial": "json",
+                "params": "json",
+                "versions": "json",
+                "document": "json",
+            },
+        ),
         table(
             "reservations",
             {},

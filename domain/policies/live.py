@@ -40,6 +40,8 @@ class Live:
         "token",
         "value",
         "varies",
+        "version",
+        "when",
     )
 
     def __init__(
@@ -50,6 +52,9 @@ class Live:
         self.slot = slot_of(rule.phase, rule.then)
         self.form: Form = FORMS[rule.phase][rule.then.do]
         self.reason = rule.then.reason
+        self.when = rule.when
+        """As its author wrote it."""
+        self.version = 0
         self.standing = standing
         subject, other = READS[rule.phase]
         first: list[Node] = []

@@ -34,6 +34,7 @@ from domain.quota import depth
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.commands import SubmitJob
+    from domain.fabric import NodeClass
     from domain.policies.state import Policy, Version
     from domain.quota import Account, Queue
     from domain.shapes import Shape
@@ -145,7 +146,10 @@ class Rulebook:
         if not compile(substitute(trees[WHEN], values), self.names, "signal")((), ()):
             return []
         name = policy.id
-        return [live_rule(name, r, trees, scoped, values, self.names) for r in document.rules]
+        made = [live_rule(name, r, trees, scoped, values, self.names) for r in document.rules]
+        for rule in made:
+            rule.version = number
+        return made
 
     # --- shapes -----------------------------------------------------------------------------------
 
@@ -161,9 +165,18 @@ class Rulebook:
         shapes = list(cell.shapes.values())
         if not self._shape_rules or not shapes:
             return [NO_RULING] * len(shapes)
-        return self.rule_rows(self._shape_rules, [self._row(s) for s in shapes])
+        return self.rule_rows(self._shape_rules, [self.row(s) for s in shapes])
 
-    def _row(self, shape: Shape) -> Row:
+    def held(self, shape: Shape) -> list[Live]:
+        """Rules that hold for the shape, as far as it alone tells."""
+        asked = [*self._shape_rules, *self.by_phase.get(Phase.HANDOFF, ()), *self._admit_shapes]
+        row = self.row(shape)
+        return [r for r in asked if not r.per_job and r.static(row, ())] if asked else []
+
+    def class_row(self, class_: NodeClass) -> Row:
+        return rows.of_class(self.names, class_)
+
+    def row(self, shape: Shape) -> Row:
         if shape.row_version != self.rows_version:
             shape.row = rows.of_spec(self.names, shape.spec, shape.queue)
             shape.row_version = self.rows_version
@@ -175,7 +188,7 @@ class Rulebook:
         rules = [r for phase in OF_SHAPES for r in by_phase.get(phase, ())]
         if not rules or not cell.shapes:
             return [NO_RULING] * len(cell.shapes)
-        return self.rule_rows(rules, [self._row(s) for s in cell.shapes.values()])
+        return self.rule_rows(rules, [self.row(s) for s in cell.shapes.values()])
 
     def rule_rows(self, rules: Sequence[Live], table: Sequence[Row]) -> list[Ruling]:
         """The rulings of rows, found by columns."""

@@ -46,8 +46,30 @@ function drawJob(job) {
     el("div", { class: "quiet" }, `submitted ${moment(job.submitted_ms)} UTC`),
     facts(job, JOB), waits,
     el("div", {}, ...job.nodes.flatMap(([node]) => [nodeLink(node), " "])),
+    ...drawRules(job.rules),
     el("h3", {}, "All that happened"), el("ol", { class: "rows" }, ...events),
   ];
+}
+
+function drawRules(rules) {
+  if (!rules.length) return [];
+  const items = rules.map((rule) => el("li", {},
+    el("div", { class: "line" },
+      el("span", { class: "tag" }, rule.phase),
+      el("span", { class: "grow" }, rule.rule),
+      el("span", { class: "when" }, rule.counts ? `version ${rule.version}` : "another rule counts")),
+    el("div", { class: "why" }, does(rule)),
+    rule.when && rule.when !== "true" ? el("div", { class: "why" }, `when ${rule.when}`) : ""));
+  return [el("h3", {}, "Rules in force for it"), el("ol", { class: "rows" }, ...items)];
+}
+
+function does(rule) {
+  if (rule.places) {
+    const where = rule.places.map((place) => `${place.accelerator} ${place.labels.cluster}: ${place.value}`);
+    return `${rule.effect} on ${where.join(", ") || "no class of nodes that it asks for"}`;
+  }
+  return `${rule.effect}${typeof rule.value === "boolean" ? "" : ` ${rule.value}`}`
+    + `${rule.reason ? `: ${rule.reason}` : ""}`;
 }
 
 function told(body) {

@@ -5,6 +5,7 @@ import { drawCapacity } from "./capacity.js";
 import { drawDecisions, drawReservations } from "./decisions.js";
 import { follow } from "./detail.js";
 import { $, bar, count, el, fill, moment } from "./dom.js";
+import { drawPolicies } from "./policies.js";
 import { drawQueues, drawQuota } from "./quota.js";
 import { drawWaiting } from "./waiting.js";
 
@@ -16,12 +17,13 @@ let shown = null;
 async function refresh() {
   const summary = await get("summary");
   if (summary.round === shown) return;
-  const [accounts, queues, nodes, shapes, reservations, decisions] = await Promise.all([
+  const [accounts, queues, nodes, shapes, reservations, policies, decisions] = await Promise.all([
     all("accounts"),
     all("queues"),
     all("nodes"),
     all("shapes", { waiting: true }),
     all("reservations"),
+    all("policies"),
     get("decisions", { limit: 60 }),
   ]);
   drawHead(summary);
@@ -32,6 +34,7 @@ async function refresh() {
   drawQueues(queues, summary);
   drawDecisions(decisions.items);
   drawReservations(reservations);
+  drawPolicies(policies);
   shown = summary.round;
   $("page").setAttribute("aria-busy", "false");
 }

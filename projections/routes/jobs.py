@@ -51,11 +51,14 @@ async def jobs(
 
 @router.get("/jobs/{job}")
 async def job(read: Read, job: str) -> dict[str, Any]:
-    """One job: its state, why it waits (with the place in its line), and all that happened."""
+    """One job: its state, why it waits, the rules of policies for it, and all that happened."""
     row = await _row(read, job)
     events = await _all(read, "job_events", (job,))
     waiting = await _waiting(read, row) if row["state"] == "waiting" else None
-    return read.answer(**bare(row), waiting=waiting, events=[_told(e) for e in events])
+    ruled = await read.get("shape_rules", row["shape"])
+    rules = ruled["rules"] if ruled is not None else []
+    told = [_told(e) for e in events]
+    return read.answer(**bare(row), waiting=waiting, rules=rules, events=told)
 
 
 async def _row(read: Reading, job: str) -> Fields:

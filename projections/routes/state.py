@@ -43,6 +43,17 @@ async def queues(
     )
 
 
+@router.get("/policies")
+async def policies(read: Read, cursor: Cursor = None, limit: Limit = 100) -> dict[str, Any]:
+    """Policies: which version counts, which is on trial, all versions, and the document."""
+    return await paging.of_partition(read, "policies", (), cursor, limit)
+
+
+@router.get("/policies/{policy}")
+async def policy(read: Read, policy: str) -> dict[str, Any]:
+    return await _one(read, "policies", policy)
+
+
 @router.get("/nodes")
 async def nodes(
     read: Read,
