@@ -7,6 +7,7 @@ import gc
 import random
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -37,6 +38,7 @@ class Bench:
         self.now_ms = 1_000_000
         self.round_ms = 100
         self.bytes = 0
+        self.facts: Counter[str] = Counter()
         self.running: list[tuple[str, int]] = []
         self.jobs = 0
         self.nodes = nodes
@@ -81,6 +83,7 @@ class Bench:
         self.cell.believe(head, round_.inputs)
         spent = time.process_time() - before
         self.bytes += len(record)
+        self.facts.update(type(fact).__name__ for fact in round_.facts)
         return len(self.running) - running, spent
 
     def header(self, work: int = 100_000) -> Header:
@@ -181,6 +184,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--ends", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--plain", action="store_true", help="Whole slots and tiers only; not with all switched on."
+    )
     args = parser.parse_args(argv)
     result: dict[str, Any] = {"nodes": args.nodes, "slots": args.nodes * 8, "pending": args.pending}
     for shapes in args.shapes:  # each in a process of its own: memory is measured by its peak
@@ -190,13 +196,17 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 
 def measure(args: argparse.Namespace, shapes: int) -> dict[str, Any]:
-    """Figures of one size; `args` has nodes, pending, rounds, ends and seed."""
+    """Figures of one size; `args` has nodes, pending, rounds, ends, seed and plain."""
+    from benchmarks.everything import Everything
+
     gc.set_threshold(10_000, 10, 1000)  # as a worker does
-    bench = Bench(args.nodes, shapes, args.seed)
+    bench = (Bench if args.plain else Everything)(args.nodes, shapes, args.seed)
     figures = bench.set_up(args.pending)
     bench.add_nodes()
     gc.collect()  # what set-up left behind is not a round's
     figures["cold_fill"] = bench.fill()
+    bench.facts.clear()
     figures["steady"] = bench.steady(args.rounds, args.ends)
+    figures["steady"]["facts"] = dict(sorted(bench.facts.items()))
     figures["peak_rss_mib"] = _rss() // 2**20
     return figures
