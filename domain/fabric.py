@@ -8,7 +8,7 @@ every answer, from a snapshot.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
@@ -72,22 +72,6 @@ class Domain:
     @property
     def name(self) -> str:
         return "/".join(self.path)
-
-    def capacity(self, classes: Iterable[NodeClass], slots: int, per_node: int, want: int) -> int:
-        """Replicas of `slots` that fit, `per_node` at most on a node; 0 if surely below `want`."""
-        free = 0
-        for class_ in classes:
-            free += self.free.get(class_.id, 0)
-        if free < want * slots:
-            return 0
-        total = 0
-        for class_ in classes:
-            counts = self.counts.get(class_.id)
-            if counts is not None:
-                for k in range(slots, len(counts)):
-                    if counts[k]:
-                        total += counts[k] * min(k // slots, per_node)
-        return total
 
 
 class Fabric:

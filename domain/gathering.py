@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domain import placement
 from domain.fabric import RACK, Domain
-from domain.placement import MANY, Blocked
+from domain.laying import Ask
+from domain.placement import Blocked
 from domain.quota import MILLI
 
 if TYPE_CHECKING:
@@ -131,11 +132,9 @@ def _keep(cell: Cell, need: Need, slots: int) -> list[Node]:
     classes = need.classes(cell)
     best: tuple[int, tuple[str, ...]] | None = None
     domain: Domain | None = None
+    asks = [(Ask(classes, g.slots, g.max_per_node), g) for g in need.groups]
     for one in cell.fabric.domains[min(need.required, RACK)]:
-        held = 0
-        for group in need.groups:
-            room = one.capacity(classes, group.slots, group.max_per_node or MANY, 1)
-            held += min(room, group.count) * group.slots
+        held = sum(min(ask.holds(one), group.count) * group.slots for ask, group in asks)
         if held and (best is None or (-held, one.path) < best):
             best, domain = (-held, one.path), one
     nodes: list[Node] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from domain import rules
 from domain.fabric import NODE, RACK, REGION, Domain, NodeClass
 from domain.fact import Placed
+from domain.laying import MANY, Ask, choose
 from domain.nodes import WHOLE, allows
 from domain.quota import MILLI
 from domain.specs import LEVELS, ReplicaGroup
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from domain.reservations import Reservation
     from domain.shapes import Need
 
-MANY: Final = 1 << 30
 DOMAINS_TRIED: Final = 16
 """Domains of one level in which a gang of several groups is tried."""
 
@@ -152,19 +152,20 @@ def _levels(need: Need) -> Iterable[int]:
 def _gang(cell: Cell, need: Need, classes: list[NodeClass]) -> Choice | Blocked:
     counted = [g for g in need.groups if g.slots and g.share_milli == WHOLE]
     want = sum(g.count * g.slots for g in counted)
-    ids = [c.id for c in classes]
+    lying = rules.lying(cell, need) if need.uniform else ()
+    asks = [(_ask(need, classes, group, lying), group.count) for group in counted]
+    any_ = Ask(classes, 1)
     for level in _levels(need):
         feasible: list[tuple[int, Domain]] = []
         for domain in cell.fabric.domains[level]:
-            free = 0
-            for id_ in ids:
-                free += domain.free.get(id_, 0)
-            if free >= want and all(_holds(domain, classes, g) for g in counted):
+            free = any_.free(domain)
+            if free >= want and all(ask.most(domain) >= count for ask, count in asks):
                 feasible.append((free, domain))
         feasible.sort(key=lambda f: (_rank(need, classes, f[1]), f[0], f[1].path))
         tried = feasible if need.ruled else feasible[:DOMAINS_TRIED]
         for position, (free, domain) in enumerate(tried):
-            nodes = _fill(cell, need, classes, domain)
+            lay = _laid(domain, *asks[0]) if need.uniform else None
+            nodes = lay or _fill(cell, need, classes, domain)
             if nodes is None:
                 continue
             left = free - need.slots
@@ -181,9 +182,18 @@ def _gang(cell: Cell, need: Need, classes: list[NodeClass]) -> Choice | Blocked:
     return _short(cell, need, classes)
 
 
-def _holds(domain: Domain, classes: Sequence[NodeClass], group: ReplicaGroup) -> bool:
-    per_node = group.max_per_node or MANY
-    return domain.capacity(classes, group.slots, per_node, group.count) >= group.count
+def _ask(
+    need: Need, classes: Sequence[NodeClass], group: ReplicaGroup, lying: Sequence[rules.Lying]
+) -> Ask:
+    if need.uniform:
+        return Ask(classes, group.slots, group.max_per_node, group, lying)
+    return Ask(classes, group.slots, group.max_per_node)
+
+
+def _laid(domain: Domain, ask: Ask, count: int) -> list[Placed]:
+    chosen = choose(domain, ask, count)
+    assert chosen is not None, "the domain holds as many"
+    return [(node.id, n, 0, -1) for node, n in chosen]
 
 
 def _rank(need: Need, classes: Sequence[NodeClass], domain: Domain) -> int:
@@ -199,12 +209,6 @@ def _fill(
 ) -> list[Placed] | None:
     """Nodes of the domain for all groups of the need; None if they do not fit together."""
     one_node = need.required == NODE
-    if need.plain and len(need.groups) == 1 and not one_node:
-        group = need.groups[0]
-        chosen = _choose(
-            domain, {c.id for c in classes}, group.slots, group.max_per_node or MANY, group.count
-        )
-        return [(node.id, n, 0, -1) for node, n in chosen] if chosen is not None else None
     nodes = [n for n in nodes_of(domain) if n.class_ in classes and n.schedulable]
     if need.local:
         nodes = [n for n in nodes if allows(need.placement, n)]
@@ -280,48 +284,15 @@ def _pack(need: Need, rooms: Sequence[_Room]) -> list[Placed] | None:
     return placed
 
 
-def _choose(
-    domain: Domain, classes: set[int], slots: int, per_node: int, count: int
-) -> list[tuple[Node, int]] | None:
-    """The fewest children of the domain, recursively, that hold `count` replicas."""
-    if domain.level == RACK:
-        items = [
-            (min(n.available // slots, per_node), (n.available, n.index), n)
-            for n in domain.nodes
-            if n.available >= slots and n.class_.id in classes
-        ]
-        return rules.greedy(items, count)
-    parts = []
-    for child in domain.children:
-        held = sum(
-            c * min(k // slots, per_node)
-            for id_, counts in child.counts.items()
-            if id_ in classes
-            for k, c in enumerate(counts)
-            if c and k >= slots
-        )
-        if held:
-            parts.append((held, child.path, child))
-    shares = rules.greedy(parts, count)
-    if shares is None:
-        return None
-    nodes: list[tuple[Node, int]] = []
-    for child, share in shares:
-        below = _choose(child, classes, slots, per_node, share)
-        assert below is not None, "the counts say that it holds them"
-        nodes.extend(below)
-    return nodes
-
-
 def roomiest(
     domain: Domain, classes: Sequence[NodeClass], group: ReplicaGroup, most: int
 ) -> list[Node]:
     """The fewest nodes of the domain for as many replicas as there is room for, at most so many."""
-    per_node = group.max_per_node or MANY
-    count = min(most, domain.capacity(classes, group.slots, per_node, 1))
+    ask = Ask(classes, group.slots, group.max_per_node)
+    count = min(most, ask.holds(domain))
     if not count:
         return []
-    chosen = _choose(domain, {c.id for c in classes}, group.slots, per_node, count)
+    chosen = choose(domain, ask, count)
     return [node for node, _ in chosen or ()]
 
 
@@ -370,9 +341,10 @@ def replicas(
 ) -> list[tuple[Node, int]] | None:
     """Nodes with room for `count` replicas in one domain of a level; None if there is none."""
     domains = [within] if within is not None else cell.fabric.domains[min(level, RACK)]
-    sized = [(d.capacity(classes, slots, MANY, count), d.path, d) for d in domains]
+    ask = Ask(classes, slots)
+    sized = [(ask.holds(d), d.path, d) for d in domains if ask.free(d) >= count * slots]
     for _, _, domain in sorted(s for s in sized if s[0] >= count):
-        return _choose(domain, {c.id for c in classes}, slots, MANY, count)
+        return choose(domain, ask, count)
     return None
 
 

@@ -64,6 +64,12 @@ def ruled(group: ReplicaGroup) -> bool:
     return bool(group.slices) or group.spread is not None
 
 
+def levels_of(group: ReplicaGroup) -> frozenset[int]:
+    """The levels of which the group's rules speak."""
+    spread = [] if group.spread is None else [group.spread.level]
+    return frozenset(LEVELS.index(level) for level in (*spread, *(s.level for s in group.slices)))
+
+
 class _Branch(Generic[RoomT]):
     """A domain, or a node, and how many replicas may lie in it."""
 
@@ -125,6 +131,15 @@ class Lying(NamedTuple):
     rule: Affinity
     domains: set[tuple[str, ...]]
 
+    def allows(self, path: tuple[str, ...]) -> bool:
+        """True iff a replica may lie in this domain of the rule's level."""
+        inside = path in self.domains
+        return not inside if self.rule.mode == "apart" else inside or not self.domains
+
+    def matters(self) -> bool:
+        """False if there is no job of the key: then it allows everything."""
+        return bool(self.domains)
+
 
 def lying(cell: Cell, need: Need) -> list[Lying]:
     """For each rule of the need, where jobs that name its key have their nodes."""
@@ -132,22 +147,18 @@ def lying(cell: Cell, need: Need) -> list[Lying]:
     for rule in need.placement.affinity:
         nodes: Mapping[str, int] = cell.keyed.get(rule.key, {})
         depth = LEVELS.index(rule.level) + 1
-        domains = {_path(cell.nodes[id_])[:depth] for id_ in nodes}
+        domains = {path_of(cell.nodes[id_])[:depth] for id_ in nodes}
         found.append(Lying(rule, domains))
     return found
 
 
 def obeys(where: Iterable[Lying], node: Node) -> bool:
     """True iff a replica on the node lies with, and apart from, whom it should."""
-    path = _path(node)
-    for rule, domains in where:
-        inside = path[: LEVELS.index(rule.level) + 1] in domains
-        if inside if rule.mode == "apart" else domains and not inside:
-            return False
-    return True
+    path = path_of(node)
+    return all(lying.allows(path[: LEVELS.index(lying.rule.level) + 1]) for lying in where)
 
 
-def _path(node: Node) -> tuple[str, ...]:
+def path_of(node: Node) -> tuple[str, ...]:
     path = (*node.rack.path, node.id)
     assert len(path) == NODE + 1, "a node lies in a domain of each level"
     return path

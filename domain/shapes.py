@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from domain.commands import SubmitJob
-from domain.fabric import NodeClass, is_local, matches
+from domain.fabric import NODE, NodeClass, is_local, matches
 from domain.ledger import canonical
 from domain.policies.ruling import NO_RULING
 from domain.quota import UNLIMITED, Account, Queue
@@ -87,6 +87,7 @@ class Need:
         "size_milli",
         "slots",
         "terms",
+        "uniform",
         "uses",
     )
 
@@ -129,10 +130,13 @@ class Need:
         """True iff free slots by class tell all: no parts, no rules, no places in a cluster."""
         self.gang = self.plain and sum(g.count for g in spec.groups) > 1
         """True iff it needs several places at once, and free slots by class tell all."""
+        self.required = LEVELS.index(p.required_level)
+        in_one = len(spec.groups) == 1 and self.required != NODE
+        self.uniform = whole and not self.local and in_one
+        """True iff free slots by class, and rules of places, tell all of its one group."""
         single = len(spec.groups) == 1 and spec.groups[0].count == 1
         self.part = not whole and single and not self.ruled
         """True iff it is one replica with a share of a device or with host parts."""
-        self.required = LEVELS.index(p.required_level)
         self.preferred = LEVELS.index(p.preferred_level) if p.preferred_level else None
         self._classes: list[NodeClass] = []
         self._epoch = -1
