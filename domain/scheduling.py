@@ -248,7 +248,8 @@ class Scheduling:
                 demand.told = None if strict else answer
         untold.sort(key=lambda u: u[0])
         for _, shape, blocked in untold:
-            waiting.tell(self.turn, shape, blocked)
+            if not waiting.tell(self.turn, shape, blocked):
+                shape.demand.told = None
 
     def _claim(self) -> None:
         """Let higher claims that are real preempt."""

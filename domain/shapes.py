@@ -243,6 +243,7 @@ class Shape:
         "slots",
         "spec",
         "tier",
+        "told_ms",
         "waiting",
         "waits_s",
         "where",
@@ -286,10 +287,13 @@ class Shape:
         self.needed_milli = 0
         self.available_milli = 0
         self.where = ""
+        self.told_ms = 0
+        """When it was last told why it waits."""
         self.mark = 0
 
     def state(self) -> tuple[object, ...]:
-        return (self.id, self.key, self.reason, self.needed_milli, self.available_milli, self.where)
+        blocked = (self.reason, self.needed_milli, self.available_milli, self.where, self.told_ms)
+        return (self.id, self.key, *blocked)
 
     def obey(self, ruling: Ruling) -> None:
         spec, self.ruling = self.spec, ruling

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.ports import Snapshots
 
-FORM: Final = 3
+FORM: Final = 4
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 
@@ -172,7 +172,7 @@ def _load_shape(cell: Cell, id_: int, key: bytes, blocked: list[Any]) -> None:
     body = msgspec.json.encode({**msgspec.json.decode(key), "job": "x"})
     spec = SubmitJob.model_validate_json(body)
     shape = Shape(id_, key, spec, cell.queues[spec.queue])
-    shape.reason, shape.needed_milli, shape.available_milli, shape.where = blocked
+    shape.reason, shape.needed_milli, shape.available_milli, shape.where, shape.told_ms = blocked
     cell.link_shape(shape)
 
 

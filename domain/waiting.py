@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from domain import accounting
 from domain.facts import ShapeBlocked
@@ -14,15 +14,27 @@ if TYPE_CHECKING:
     from domain.turn import Turn
 
 
-def tell(turn: Turn, shape: Shape, blocked: Blocked) -> None:
-    """Emit the reason if it is another one than was told last."""
-    if (shape.reason, shape.where) != (blocked.reason, blocked.where):
-        turn.emit(ShapeBlocked(shape.id, *blocked))
+ALIKE: Final = ("no_capacity", "fragmented", "rules")
+"""No room now, of one kind or another: with each job that ends it may be another kind."""
+CALM_MS: Final = 10_000
+"""Of reasons that are alike, another one is told so long after the last at the earliest."""
+
+
+def tell(turn: Turn, shape: Shape, blocked: Blocked) -> bool:
+    """Emit the reason if it is another one than was told last; False: that is too soon."""
+    if (shape.reason, shape.where) == (blocked.reason, blocked.where):
+        return True
+    alike = shape.reason in ALIKE and blocked.reason in ALIKE
+    if alike and turn.header.now_ms < shape.told_ms + CALM_MS:
+        return False
+    turn.emit(ShapeBlocked(shape.id, *blocked))
+    return True
 
 
 def apply_blocked(cell: Cell, fact: ShapeBlocked) -> None:
     shape = cell.shapes[fact.shape]
     shape.reason, shape.where = fact.reason, fact.where
     shape.needed_milli, shape.available_milli = fact.needed_milli, fact.available_milli
+    shape.told_ms = cell.now_ms
     accounting.told(cell, shape)
     cell.touch(shape)
