@@ -39,6 +39,7 @@ class Embedded:
         self.sink = SqliteCommandSink(self.database)
         self.dead_letters = SqliteDeadLetters(self.database)
         identity = identity_of(settings)
+        self._signs = identity.signed
         self.inbox = SqliteInbox(self.database, identity, self.dead_letters, clock)
         self.snapshots = FileSnapshots(folder.snapshots)
         self.signer = signer_of(settings, folder)
@@ -71,9 +72,11 @@ class Embedded:
         )
 
     async def send(self, command: Command, source: str, id_: str) -> None:
-        await self.sink.send(
-            structured(command, source=source, id=id_, time_ms=self.clock.now_ms())
-        )
+        """Where commands are signed, what the cell's own process says is signed with its key."""
+        now_ms = self.clock.now_ms()
+        key, sign = (self.signer.key_id, self.signer.sign) if self._signs else (None, None)
+        message = structured(command, source=source, id=id_, time_ms=now_ms, key_id=key, sign=sign)
+        await self.sink.send(message)
 
     async def run_fleet(self, fleet: Fleet, session: str) -> None:
         """The agents, until cancelled; `session` makes the ids of their reports new."""

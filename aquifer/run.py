@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from aquifer.settings import Settings
 
 HOUR_MS: Final = 3_600_000
+POOL_JOBS: Final = 300
+"""Most jobs of a pool: it runs on the clock of the world, if faster."""
 
 
 def run(
@@ -35,6 +37,9 @@ def run(
     folder: Annotated[
         Path | None, typer.Option(help="Where the state is or goes; by default a fresh one.")
     ] = None,
+    regions: Annotated[
+        int, typer.Option(min=1, max=9, help="So many regions as one pool; with --once only.")
+    ] = 1,
     as_json: JsonFlag = False,
 ) -> None:
     """Watch a cell schedule a day of work, prove its ledger, and keep it running."""
@@ -42,6 +47,13 @@ def run(
     from aquifer.settings import load
 
     settings = load()
+    if regions > 1:
+        from aquifer.regions import run_pool
+
+        if not once:
+            fail("--regions: give --once, too", USAGE)
+        run_pool(settings, folder, regions, seed, min(jobs, POOL_JOBS), as_json)
+        return
     listener = None if once else listen(settings, port)
     place = Folder(folder) if folder is not None else fresh(settings.state_dir / RUNS)
     known = place.ledger.exists()

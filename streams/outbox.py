@@ -27,7 +27,7 @@ from domain.commands import (
 )
 from domain.facts import AnyFact
 from domain.ledger import Round, canonical
-from domain.pool import Flight, as_token
+from domain.pool import Flight, as_token, of_token
 from domain.pool_facts import (
     HandoffAccepted,
     HandoffCompleted,
@@ -40,6 +40,7 @@ from domain.pool_facts import (
     RightsSent,
 )
 from domain.pool_specs import Amount
+from domain.rights import Rights
 
 _any: Final = msgspec.json.Decoder(dict[str, Any])
 
@@ -63,7 +64,28 @@ def letters(cell: Cell, round: Round) -> list[Letter]:
         letter = _letter(cell, round, fact)
         if letter is not None:
             found.append(letter)
+    return found + _confirmations(cell, round)
+
+
+def _confirmations(cell: Cell, round: Round) -> list[Letter]:
+    """A peer that says once more that it has a job has not heard that this is known."""
+    again = list(round.duplicates)
+    again += (r.command for r in round.refusals if r.code == "stale_token")
+    found = []
+    for index in sorted(again):
+        if round.commands[index].type == AcknowledgeHandoff.__name__:
+            heard = cell.command(index, AcknowledgeHandoff)
+            own = cell.pool.own
+            known = ConfirmHandoff(region=own.id, epoch=own.epoch, token=heard.token)
+            if not _flies(cell, heard):
+                found.append(letter(cell, heard.region, known))
     return found
+
+
+def _flies(cell: Cell, heard: AcknowledgeHandoff) -> bool:
+    """The job is on its way still, as far as this ledger knows."""
+    flight = cell.pool.flights.get(cell.pool.id_of(of_token(heard.token)))
+    return flight is not None and flight.token == of_token(heard.token)
 
 
 def standing(cell: Cell) -> list[Letter]:
@@ -72,12 +94,23 @@ def standing(cell: Cell) -> list[Letter]:
     Said again from time to time, until it is answered: a peer may have lost its inbox.
     """
     pool = cell.pool
+    if pool.region is None:
+        return []
     found = [_in_flight(flight) for _, flight in sorted(pool.flights.items())]
     for kept in pool.unconfirmed():
         region = pool.own
         made = AcknowledgeHandoff(region=region.id, epoch=region.epoch, token=as_token(kept.token))
         found.append(letter(cell, kept.source, made))
+    for rights in pool.rights.values():
+        for peer, milli in sorted(rights.sent.items()):
+            found.append(letter(cell, peer, _total(cell, rights, milli)))
     return found
+
+
+def _total(cell: Cell, rights: Rights, milli: int) -> SendRights:
+    own = cell.pool.own
+    row = Amount(account=rights.account, accelerator=rights.accelerator, milli=milli)
+    return SendRights(region=own.id, epoch=own.epoch, total=row)
 
 
 def letter(cell: Cell, to: str, command: FromPeer) -> Letter:
@@ -121,9 +154,8 @@ def _letter(cell: Cell, round: Round, fact: AnyFact) -> Letter | None:
             asked = RequestRights(amount=amount, asked_ms=round.header.now_ms, **me)
             return letter(cell, fact.to, asked)
         case RightsSent():
-            total = pool.rights[fact.account, fact.accelerator].sent[fact.to]
-            row = Amount(account=fact.account, accelerator=fact.accelerator, milli=total)
-            return letter(cell, fact.to, SendRights(total=row, **me))
+            rights = pool.rights[fact.account, fact.accelerator]
+            return letter(cell, fact.to, _total(cell, rights, rights.sent[fact.to]))
     return None
 
 

@@ -1,0 +1,140 @@
+"""The relay of a region: what its ledger says to peers goes to their way in.
+
+It follows the ledger as any reader does and keeps nothing: after a restart it says again what
+stands (`outbox.standing`), and a peer that hears a thing twice knows it again. A peer that cannot
+be reached is tried again with growing pauses; what waits for it is bounded, since what must arrive
+stands in the ledger, and offers are of no use when they are old.
+
+Inventory is told every `changed_s` if it has changed, and whole every `full_s`, with what stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from domain.cell import Cell
+from domain.commands import COMMANDS, AdvertiseInventory
+from domain.evolve import evolve
+from domain.inventory import advert, delta
+from domain.ledger import Signer, Verifier
+from domain.ports import Clock, CommandSink, Message, Snapshots
+from streams import outbox
+from streams.envelope import structured
+from streams.outbox import Letter
+from streams.reader import Readable, catch_up, restore
+
+MAX_WAITING: Final = 10_000
+"""Letters for one peer; of more than these the oldest are dropped."""
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 30.0
+
+
+class Pace(Struct, frozen=True):
+    """How often inventory is told, in seconds of the world."""
+
+    changed_s: float = 2.0
+    full_s: float = 30.0
+
+
+class Relay:
+    """Speaks for one region, with its key."""
+
+    def __init__(
+        self,
+        name: str,
+        log: Readable,
+        verifier: Verifier,
+        snapshots: Snapshots | None,
+        peers: Mapping[str, CommandSink],
+        signer: Signer,
+        clock: Clock,
+        pace: Pace | None = None,
+    ) -> None:
+        """`peers`: the way in of each."""
+        self._name, self._log, self._verifier, self._snapshots = name, log, verifier, snapshots
+        self._sinks = peers
+        self._signer = signer
+        self._clock = clock
+        self._pace = pace or Pace()
+        self._waiting: dict[str, deque[Letter]] = {p: deque(maxlen=MAX_WAITING) for p in peers}
+        self._new = {peer: asyncio.Event() for peer in peers}
+        self._cell = Cell(name)
+        self.sent = 0
+        self.failures = 0
+
+    async def run(self) -> None:
+        """Until cancelled. Raises Divergence if the ledger cannot be followed."""
+        self._cell, reader = await restore(self._name, self._log, self._verifier, self._snapshots)
+        async for _ in catch_up(self._cell, reader):
+            pass
+        async with asyncio.TaskGroup() as tasks:
+            for peer in self._sinks:
+                tasks.create_task(self._deliver(peer))
+            tasks.create_task(self._tell_inventory())
+            async for believed in reader.follow():
+                evolve(self._cell, believed.round, believed.head)
+                for letter in outbox.letters(self._cell, believed.round):
+                    self._put(letter)
+
+    def _put(self, letter: Letter) -> None:
+        if letter.to in self._waiting:
+            self._waiting[letter.to].append(letter)
+            self._new[letter.to].set()
+
+    async def _deliver(self, peer: str) -> None:
+        """One peer's letters, in order, each until it is stored there."""
+        waiting, pause_s = self._waiting[peer], FIRST_PAUSE_S
+        while True:
+            if not waiting:
+                self._new[peer].clear()
+                await self._new[peer].wait()
+                continue
+            letter = waiting[0]
+            try:
+                await self._sinks[peer].send(self.message(letter))
+            except Exception:  # a sink of any kind may fail in any way: it is tried again
+                self.failures += 1
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                continue
+            pause_s = FIRST_PAUSE_S
+            self.sent += 1
+            if waiting and waiting[0] is letter:
+                waiting.popleft()
+
+    def message(self, letter: Letter) -> Message:
+        """The letter as a signed message."""
+        return structured(
+            COMMANDS[letter.type].model_validate_json(letter.body),
+            source=self._name,
+            id=letter.id,
+            time_ms=self._clock.now_ms(),
+            key_id=self._signer.key_id,
+            sign=self._signer.sign,
+        )
+
+    async def _tell_inventory(self) -> None:
+        told: AdvertiseInventory | None = None
+        full_at = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._cell.pool.region is not None:
+                now = advert(self._cell)
+                if told is None or loop.time() >= full_at:
+                    full_at = loop.time() + self._pace.full_s
+                    self._tell(now)
+                    for letter in outbox.standing(self._cell):
+                        self._put(letter)
+                elif (now.stock, now.surplus) != (told.stock, told.surplus):
+                    self._tell(delta(told, now))
+                told = now
+            await asyncio.sleep(self._pace.changed_s)
+
+    def _tell(self, said: AdvertiseInventory) -> None:
+        for peer in self._sinks:
+            self._put(outbox.letter(self._cell, peer, said))
