@@ -248,3 +248,20 @@ def test_quarantine_and_doctor_answer(day: tuple[Cli, dict[str, Any]]) -> None:
     checks = cli.answer("doctor")["checks"]
     assert all(check["ok"] for check in checks)
     assert {"assertions", "signing key", "believed head"} <= {check["check"] for check in checks}
+
+
+def test_regions_in_processes_of_their_own_form_one_pool(tmp_path: Path) -> None:
+    report = Cli(tmp_path).answer("run", "--regions", "3", "--once", "--jobs", "60", "--seed", "3")
+    assert report["faults"] == []
+    assert sum(report["outcomes"].values()) == report["jobs"] == 60
+    assert report["hand_offs"] > 0
+    assert report["in_flight"] == 0
+    for proof in report["regions"].values():
+        assert proof["broken"] is None
+        assert proof["decided_again"] == proof["rounds"] > 10
+
+
+def test_a_pool_runs_to_its_end(tmp_path: Path) -> None:
+    done = Cli(tmp_path)("run", "--regions", "3")
+    assert done.returncode == 2
+    assert "--once" in done.stderr
