@@ -53,10 +53,11 @@ class Scope:
     def __init__(
         self, phase: Phase | None, params: Mapping[str, Kind], over: str | None = None
     ) -> None:
-        """No phase: signals and parameters alone. `over`: the one subject that a value may read."""
+        """No phase: signals and parameters alone. `over`: the one subject that may be read."""
         self.phase = phase
         subjects = READS[phase] if phase is not None else ()
         self.subjects = [s for s in subjects if s is not None and over in (None, s)]
+        self.over = over if phase is not None and READS[phase][1] is not None else None
         self.params = params
 
     def names(self) -> list[str]:
@@ -66,6 +67,8 @@ class Scope:
 
     def _obstacle(self, name: str) -> str | None:
         subject = name.partition(".")[0]
+        if self.over is not None and subject not in (self.over, "signal"):
+            return f"what this effect sets is the same for every {subject}"
         if subject not in (*self.subjects, "signal"):
             return f"the {self.phase} phase reads no {subject}" if self.phase else "not read here"
         if SUBJECTS[subject][name].per_job and self.phase not in PER_JOB:

@@ -52,7 +52,9 @@ def trees_of(document: PolicyDocument) -> Trees:
     for at, rule in enumerate(document.rules):
         field = f"rules.{at}.{rule.rule}"
         _check_effect(field, document, rule)
-        scope = Scope(rule.phase, params)
+        subject = READS[rule.phase][0]
+        alike = rule.phase == Phase.GUARD and rule.then.do != "deny"
+        scope = Scope(rule.phase, params, subject if alike else None)
         trees[when_of(rule.rule)] = _condition(f"{field}.when", rule.when, scope)
         if rule.then.value is not None and rule.then.do != "tier":
             form = FORMS[rule.phase][rule.then.do]
