@@ -25,7 +25,7 @@ def lint(files: Files, as_json: JsonFlag = False) -> None:
     """Check documents: form, types, units, bounds, cost, reachability, loops, and their tests."""
     rows = [_linted(path) for path in files]
     if all(row["ok"] for row in rows):
-        rows += _loops([_load(path) for path in files])
+        rows += _loops([load(path) for path in files])
     emit({"policies": rows} if as_json else rows, as_json)
     if not all(row["ok"] for row in rows):
         raise typer.Exit(FAILED)
@@ -37,11 +37,15 @@ def run_tests(files: Files, as_json: JsonFlag = False) -> None:
 
     rows = []
     for path in files:
-        document = _load(path)
+        document = load(path)
         trees = _valid(path, document)
         for case in document.tests:
             found = cases.outcome_of(document, trees, case)
-            wrong = {s: found.get(s) for s, v in case.expect.items() if found.get(s, False) != v}
+            wrong = {
+                slot: found.get(slot)
+                for slot, expected in case.expect.items()
+                if not cases.as_expected(found.get(slot), expected)
+            }
             rows.append({"policy": document.policy, "test": case.test, "ok": not wrong} | wrong)
     emit({"tests": rows} if as_json else rows, as_json)
     if not all(row["ok"] for row in rows):
@@ -54,7 +58,7 @@ def diff(
     as_json: JsonFlag = False,
 ) -> None:
     """Tell what differs between two documents, rule by rule."""
-    rows = list(_differences(_load(old), _load(new)))
+    rows = list(_differences(load(old), load(new)))
     emit({"differences": rows} if as_json else rows, as_json)
 
 
@@ -124,6 +128,32 @@ def rollback(
     send_all([parse_command(body)], url, as_json)
 
 
+def objectives(as_json: JsonFlag = False) -> None:
+    """The policies that come with the product, by name."""
+    from domain.policies.objectives import OBJECTIVES
+
+    rows = [{"policy": d.policy, "title": d.title} for d in OBJECTIVES.values()]
+    emit({"objectives": rows} if as_json else rows, as_json)
+
+
+def objective(
+    name: Annotated[str, typer.Argument(help="The name of an objective.")],
+    when: Annotated[str, typer.Option(help="When it counts: a condition on signals.")] = "true",
+) -> None:
+    """Print an objective as a document, to be kept in a file and changed."""
+    from domain.policies import validation
+    from domain.policies.objectives import OBJECTIVES
+
+    if name not in OBJECTIVES:
+        fail(f"{name!r} is none of {', '.join(OBJECTIVES)}", USAGE)
+    document = OBJECTIVES[name].model_copy(update={"when": when})
+    try:
+        validation.trees_of(document)
+    except validation.Invalid as invalid:
+        fail(f"--{invalid}", USAGE)
+    typer.echo(document.model_dump_json(exclude_defaults=True, indent=2))
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "lint": lint,
     "test": run_tests,
@@ -132,6 +162,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "activate": activate,
     "canary": canary,
     "rollback": rollback,
+    "objectives": objectives,
+    "objective": objective,
 }
 
 
@@ -157,7 +189,7 @@ def _parse(path: Path) -> tuple[PolicyDocument | None, list[str]]:
         ]
 
 
-def _load(path: Path) -> PolicyDocument:
+def load(path: Path) -> PolicyDocument:
     document, wrong = _parse(path)
     if document is None:
         fail(f"{path}: {'; '.join(wrong)}", FAILED)
@@ -222,7 +254,7 @@ def _drafted(policy: str, version: int | None) -> tuple[list[Json], str, int]:
         return [], policy, version
     if not path.exists():
         fail(f"{policy}: no such file; of a policy that was drafted give --version, too", USAGE)
-    document = _load(path)
+    document = load(path)
     _valid(path, document)
     body = document.model_dump(mode="json", exclude_defaults=True)
     return [{"type": "DraftPolicy", "document": body}], document.policy, document.version

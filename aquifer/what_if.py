@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aquifer.moments import Moment
     from domain.cell import Cell
     from domain.ledger import Head
+    from domain.policies.documents import PolicyDocument
     from domain.specs import PolicyParameters
     from streams.changes import Change
     from streams.comparison import Comparison, Window
@@ -32,6 +33,9 @@ Json = dict[str, Any]
 def what_if(
     policy: Annotated[
         Path | None, typer.Option(help="JSON object of policy parameters; others as at the end.")
+    ] = None,
+    rules: Annotated[
+        list[Path] | None, typer.Option(help="Document of a policy that would count; repeat.")
     ] = None,
     capacity: Annotated[
         Path | None, typer.Option(help="JSON lines of RegisterNode and RemoveNode commands.")
@@ -55,15 +59,17 @@ def what_if(
     ] = None,
     sign: Annotated[
         Path | None,
-        typer.Option(help="Write the SetPolicy command that names this report, for `send`."),
+        typer.Option(help="Write the command that names this report, for `send`."),
     ] = None,
     keys: Keys = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare what was with what would have been under another policy, capacity or quota."""
-    if sign is not None and policy is None:
-        raise Misuse("--sign: only a policy (--policy) is activated with a report")
+    documents = [_document(path) for path in rules or ()]
+    if sign is not None and (policy is None) == (len(documents) != 1):
+        raise Misuse("--sign: a report speaks for one policy (--policy or --rules)")
     asked = Asked(_object(policy), _lines(capacity), _lines(quota), since, until, round_ms)
+    asked.documents = documents
     report, comparison, change = asyncio.run(_answer(asked, ledger, keys))
     if plot is not None:
         from streams.plot import draw_beside
@@ -71,8 +77,7 @@ def what_if(
         lines = (comparison.recorded.measure.timeline, comparison.supposed.measure.timeline)
         draw_beside(*lines, plot)
     if sign is not None:
-        assert change.policy is not None, "it was asked for"
-        _sign(sign, report, change.policy, comparison)
+        _sign(sign, report, change, comparison)
     if as_json:
         emit(report, True)
     else:
@@ -96,6 +101,7 @@ class Asked:
         self.policy = policy
         self.capacity = capacity
         self.quotas = quotas
+        self.documents: list[PolicyDocument] = []
         self.since: Moment = NOW if since is None else moment_of(since, "--from")
         self.until: Moment = NOW if until is None else moment_of(until, "--to")
         self.round_ms = round_ms
@@ -111,6 +117,12 @@ def _object(path: Path | None) -> Json | None:
     if not isinstance(found, dict):
         raise Misuse(f"{path}: it is not a JSON object")
     return found
+
+
+def _document(path: Path) -> PolicyDocument:
+    from aquifer.policies import load
+
+    return load(path)
 
 
 def _lines(path: Path | None) -> list[Json]:
@@ -130,7 +142,7 @@ def _change(asked: Asked, window: Window) -> Change:
     from domain.commands import RegisterNode, RemoveNode, SetQuota
     from streams.changes import Change
 
-    change = Change()
+    change = Change(documents={d.policy: d for d in asked.documents})
     if asked.policy is not None:
         change.policy = _policy(asked.policy, window.policy)
     for option, bodies in (("--capacity", asked.capacity), ("--quota", asked.quotas)):
@@ -220,28 +232,42 @@ async def _before(source: Source, window: Window) -> tuple[Cell, int]:
     return cell, reader.head_position
 
 
-def _sign(path: Path, report: Json, policy: PolicyParameters, comparison: Comparison) -> None:
+def _sign(path: Path, report: Json, change: Change, comparison: Comparison) -> None:
     """The command, ready to be sent, and the report that it names."""
     import hashlib
 
-    from domain.commands import SetPolicy
+    from domain.commands import Command, SetPolicy
+    from domain.policies import lifecycle
+    from domain.policies.commands import ReplayPolicy
     from domain.replays import Replay, digest_of
     from streams.envelope import body_of
 
     text = canonical(report)
     gates = report["gates"]
+    document = next(iter(change.documents.values()), None)
+    if document is not None:
+        digest = lifecycle.digest_of(document)
+    else:
+        assert change.policy is not None, "it was asked for"
+        digest = digest_of(change.policy)
     replay = Replay(
         report=hashlib.sha256(text).hexdigest(),
-        parameters=digest_of(policy),
+        parameters=digest,
         policy_version=comparison.recorded.cell.policy_version,
         first_round=report["rounds"][0],
         last_round=report["rounds"][1],
         passed=tuple(gate for gate, passed in gates.items() if passed),
         failed=tuple(gate for gate, passed in gates.items() if not passed),
     )
-    command = body_of(SetPolicy(parameters=policy, replay=replay))
+    command: Command
+    if document is not None:
+        command = ReplayPolicy(policy=document.policy, version=document.version, replay=replay)
+    else:
+        assert change.policy is not None, "it was asked for"
+        command = SetPolicy(parameters=change.policy, replay=replay)
+    body = {"type": type(command).__name__, **body_of(command)}
     beside = path.with_name(f"{path.name}.report.json")
-    for file, data in ((path, canonical({"type": "SetPolicy", **command})), (beside, text)):
+    for file, data in ((path, canonical(body)), (beside, text)):
         try:
             with file.open("xb") as out:
                 out.write(data + b"\n")

@@ -34,13 +34,14 @@ CONDITIONS = (
     "signal.wait_standard > {seconds} && job.replica_slots == {slots}",
 )
 TIERS = ("premium", "standard", "basic")
+PROMISED = "job.tier == 'premium' ? 300 : (job.tier == 'standard' ? 3600 : 86400)"
 EFFECTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("guard", {"do": "ceiling", "value": 100_000}),
     ("order", {"do": "boost", "value": "param.by"}),
-    ("order", {"do": "share", "value": 1_100_000}),
+    ("order", {"do": "share", "value": 1_000_001}),
     ("score", {"do": "prefer", "value": 3}),
-    ("remedy", {"do": "loss", "value": 1_200_000}),
-    ("remedy", {"do": "patience", "value": "job.tier == 'standard' ? 3600 : 86400"}),
+    ("remedy", {"do": "loss", "value": 1_000_001}),
+    ("remedy", {"do": "patience", "value": PROMISED}),
     ("scale", {"do": "replicas", "value": 64}),
     ("admit", {"do": "priority", "value": "job.priority"}),
     ("handoff", {"do": "threshold", "value": 600}),

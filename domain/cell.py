@@ -34,7 +34,7 @@ from domain.quota import Account, Queue
 from domain.refusals import Refused
 from domain.reservations import Reservation
 from domain.runs import Run
-from domain.shapes import Demand, Need, Shape, key_of
+from domain.shapes import Demand, Need, Shape
 from domain.specs import PolicyParameters
 from domain.timers import Timers
 
@@ -146,6 +146,8 @@ class Cell:
         self._commands: dict[int, Command] = {}
         self._touched: dict[Entity, None] = {}
         self._gone: dict[Entity, None] = {}
+        self._shown: dict[Entity, None] = {}
+        """Entities that are as they were, but about which rules say something else."""
         self._sum = 0
 
     # --- the round in progress --------------------------------------------------------------------
@@ -203,7 +205,9 @@ class Cell:
             entity.mark = mark
         for entity in self._gone:
             self._sum -= entity.mark
-        changes = Changes(touched, list(self._gone))
+        shown = [e for e in self._shown if e not in self._touched and e not in self._gone]
+        changes = Changes(touched + shown, list(self._gone))
+        self._shown.clear()
         self._touched.clear()
         self._gone.clear()
         return changes
@@ -230,6 +234,10 @@ class Cell:
 
     def touch(self, entity: Entity) -> None:
         self._touched[entity] = None
+
+    def show(self, entity: Entity) -> None:
+        """Rules say something else about it: its state is as it was, what is shown is not."""
+        self._shown[entity] = None
 
     def left(self, entity: Entity) -> None:
         self._gone[entity] = None
@@ -305,19 +313,23 @@ class Cell:
 
     def relink_shape(self, shape: Shape, ruling: Ruling) -> None:
         """Rules of policies say something else of the shape from now on."""
+        self.show(shape)
+        if shape.ruling.about_places == ruling.about_places:
+            shape.obey(ruling)
+            return
         self._leave_demand(shape)
         shape.demand.waiting -= shape.waiting
         self.fallback_shapes.pop(shape.id, None)
         shape.obey(ruling)
         self._join_demand(shape)
         shape.demand.waiting += shape.waiting
-        self.touch(shape)
 
     def _join_demand(self, shape: Shape) -> None:
         spec, ruling = shape.spec, shape.ruling
         needs: list[Need] = []
         for flavour in spec.flavours:
-            plain = key_of(flavour.accelerator, spec)
+            by = flavour.accelerator
+            plain = shape.key_of(by) if self.policies else key_of(by, spec)
             key = plain if ruling.terms is None else (plain, ruling.terms)
             need = self.needs.get(key)
             if need is None:

@@ -223,6 +223,7 @@ class Shape:
     """One shape: its demand, and the line of its jobs that wait."""
 
     __slots__ = (
+        "_keys",
         "available_milli",
         "demand",
         "id",
@@ -265,6 +266,7 @@ class Shape:
         self.ripens: bool
         """True iff a flavour is considered only after some wait."""
         self.obey(NO_RULING)
+        self._keys: dict[str, bytes] = {}
         self.row: tuple[int, ...] = ()
         """What rules read of it."""
         self.row_version = 0
@@ -294,6 +296,13 @@ class Shape:
     def state(self) -> tuple[object, ...]:
         blocked = (self.reason, self.needed_milli, self.available_milli, self.where, self.told_ms)
         return (self.id, self.key, *blocked)
+
+    def key_of(self, accelerator: str) -> bytes:
+        """Of what it asks of nodes of the type."""
+        found = self._keys.get(accelerator)
+        if found is None:
+            found = self._keys[accelerator] = key_of(accelerator, self.spec)
+        return found
 
     def obey(self, ruling: Ruling) -> None:
         spec, self.ruling = self.spec, ruling

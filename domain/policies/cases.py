@@ -25,7 +25,7 @@ def run(document: PolicyDocument, trees: Trees) -> None:
             if slot.partition(".")[0] not in FORMS[case.phase]:
                 known = ", ".join(FORMS[case.phase])
                 raise Invalid(f"tests.{case.test}", f"the {case.phase} phase has {known}")
-            if found.get(slot, False) != expected:
+            if not as_expected(found.get(slot), expected):
                 got = found.get(slot, "nothing")
                 raise Invalid(f"tests.{case.test}", f"{slot}: expected {expected}, found {got}")
 
@@ -49,6 +49,13 @@ def outcome_of(document: PolicyDocument, trees: Trees, case: Case) -> dict[str, 
     row, with_ = (row_of(s, case.given, names) if s else () for s in (subject, other))
     outcome, _ = resolve(holding(rules, row, with_))
     return {slot: said(slot, value) for slot, value in outcome.items()}
+
+
+def as_expected(found: int | bool | str | None, expected: int | bool | str) -> bool:
+    """False is expected where no rule does anything, and is not the number 0."""
+    if expected is False:
+        return found is None or found is False
+    return type(found) is type(expected) and found == expected
 
 
 def said(slot: str, value: int) -> int | bool | str:

@@ -273,7 +273,7 @@ class Rulebook:
                         self._limit_one(account, accelerator)
             if before != (account.lending_limit, account.borrowing_limit):
                 changed = True
-                cell.touch(account)
+                cell.show(account)
         if changed:
             cell.rebuild_quota()
 

@@ -94,6 +94,11 @@ class Ruling(NamedTuple):
     """What is part of why it was started wherever that is: of order, and of like for all places."""
 
     @property
+    def about_places(self) -> tuple[object, ...]:
+        """What decides which shapes are asked for together."""
+        return (self.held, self.ceiling, self.ceiling_by, self.waits, self.terms)
+
+    @property
     def counts(self) -> bool:
         """True iff it may be part of why something was started."""
         return bool(self.why) or self.terms is not None
