@@ -34,7 +34,7 @@ from domain.quota import Account, Queue
 from domain.refusals import Refused
 from domain.reservations import Reservation
 from domain.runs import Run
-from domain.shapes import Demand, Need, Shape
+from domain.shapes import Demand, Need, Shape, key_of
 from domain.specs import PolicyParameters
 from domain.timers import Timers
 
