@@ -9,6 +9,7 @@ import pytest
 from domain import commands as c
 from domain.cell import Cell
 from domain.facts import AttemptStarted, JobAdmitted, PreemptionDecided, ShapeBlocked
+from domain.policies import rulebook
 from domain.policies.commands import ActivatePolicy, ReportSignal, RollBackPolicy, StartCanary
 from domain.policies.documents import Gate
 from domain.policies.facts import (
@@ -302,3 +303,52 @@ def test_a_controller_moves_its_parameter_within_bounds_and_rate() -> None:
     assert given.cell.jobs["x"].shape.priority == 100
     given.round(ReportSignal(signal="price", value=4))
     assert not of(PolicyParameterMoved, given.facts(after_s=120)), "within the gap nothing moves"
+
+
+def follower(name: str, **more: Any) -> tuple[c.Command, ...]:
+    """A policy whose controller moves what others watch, and watches what they move."""
+    room = rule("room", "guard", "ceiling", "param.by")
+    return in_force(
+        room, name=name, params=(BY,), controllers=(chasing(name, "by", "low", **more),)
+    )
+
+
+def test_controllers_of_two_policies_that_chase_each_other_are_refused_unless_damped() -> None:
+    given = world(*follower("one"))
+    draft_, activate = follower("other")
+    given.round(draft_)
+    assert given.last is not None
+    assert not given.last.refusals, "alone it is damped by its gap"
+    refused = given.round(activate).refusals[0]
+    assert refused.code == "undamped_loop"
+    assert "one/one moves by -> signal.waiting -> other/other moves by" in refused.message
+    calm = world(*follower("one", damped=True), *follower("other", damped=True))
+    assert [p.active for p in calm.cell.policies.values()] == [1, 1]
+    half = world(*follower("one", damped=True))
+    half.round(draft_)
+    assert half.refusal(activate) == "undamped_loop", "one that is damped is not enough"
+
+
+def test_a_damped_controller_comes_to_rest() -> None:
+    up = chasing("up", "by", "high", watch="signal.reported['price']", damped=True)
+    given = world(ReportSignal(signal="price", value=9))
+    given.round(
+        *in_force(rule("r", "order", "boost", "param.by"), params=(BY,), controllers=(up,)),
+        job("keeps-signals-read"),
+    )
+    moves = []
+    for turn in range(150):
+        given.round(ReportSignal(signal="price", value=9 if turn % 2 else 0))
+        moves.append(len(of(PolicyParameterMoved, given.facts(after_s=3600))))
+    assert sum(moves[:10]) > 3
+    assert sum(moves[-30:]) == 0
+
+
+def test_work_is_paid_for_rules_that_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many shapes and rules cost units of the round's work, in the same way wherever it is made."""
+    given = world(*(job(f"j{i}", slots=1 + i % 8, priority=i) for i in range(40)))
+    monkeypatch.setattr(rulebook, "ROWS_A_UNIT", 1)
+    held = rule("none", "guard", "deny", when="job.slots > 64")
+    round = given.round(*in_force(held), node("n2"), work=10)
+    assert not of(AttemptStarted, round.facts)
+    assert given.cell.unfinished
