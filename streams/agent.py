@@ -205,15 +205,14 @@ class Agent:
     def _start(self, start: Start) -> None:
         if start.attempt <= self._newest.get(start.job, 0):
             return
+        older = self._executions.get(start.job)
+        if older is not None:  # it is over, wherever the new one runs
+            self._end(older)
         names = {placed[0] for placed in start.nodes}
         mine = {name for name in names if name in self._by_node}
         dead = {name for name in names if name in self._cut_off}
-        if not mine and not dead:
-            return
-        self._see(start.job, start.attempt)
-        older = self._executions.get(start.job)
-        if older is not None:
-            self._end(older)
+        if mine or dead or start.job in self._newest:
+            self._see(start.job, start.attempt)
         for name in dead:
             self._cut_off[name].append(_Execution(start, (name,), 0, 0))
         if not mine:

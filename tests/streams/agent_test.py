@@ -112,6 +112,16 @@ def test_instructions_about_an_older_attempt_change_nothing() -> None:
     assert reports(run(agent, 1000)) == [(0, "running", 3), (100, "finished", 3)]
 
 
+def test_a_newer_attempt_on_nodes_of_others_ends_the_older_one_here() -> None:
+    agent = agent_of("n1")
+    agent.handle(start(), 0)
+    agent.handle(start(attempt=2, nodes=("n2",)), 1000)
+    assert agent.running == 0
+    agent.handle(start(), 2000)
+    assert agent.running == 0, "it comes again from a dispatcher that slept"
+    assert reports(run(agent, 1000)) == []
+
+
 def test_a_repeated_start_does_not_run_twice_even_after_the_end() -> None:
     agent = agent_of("n1")
     agent.handle(start(), 0)
