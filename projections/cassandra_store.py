@@ -15,7 +15,11 @@ from typing import Any, Final
 
 from cassandra import ConsistencyLevel
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, ResultSet, Session
-from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.policies import (
+    ConstantReconnectionPolicy,
+    DCAwareRoundRobinPolicy,
+    TokenAwarePolicy,
+)
 from cassandra.query import BatchStatement, BatchType, PreparedStatement, dict_factory
 
 from projections.store import Applied, Fields
@@ -23,6 +27,7 @@ from projections.tables import TABLES, Key, Row, Table
 
 BATCH_ROWS: Final = 100
 IN_FLIGHT: Final = 32
+RECONNECT_S: Final = 1.0
 EPOCH: Final = 1 << 40
 """Timestamps of one epoch; a ledger has fewer rounds."""
 _TYPES: Final = {"text": "text", "int": "bigint", "bool": "boolean", "json": "text"}
@@ -245,6 +250,8 @@ def _connect(
         contact_points,
         port=port,
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        # The default waits ever longer, up to ten minutes, for a node that came back long ago.
+        reconnection_policy=ConstantReconnectionPolicy(RECONNECT_S, max_attempts=None),
         protocol_version=5,
     )
     try:

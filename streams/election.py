@@ -27,7 +27,7 @@ from streams.kafka_clients import Connected
 from streams.topics import topic
 
 GROUP: Final = "aquifer.deciders"
-SESSION_MS: Final = 3000
+SESSION_MS: Final = 2000
 """A process that was not heard of for so long loses its cells; longer if the brokers say so."""
 LIMIT: Final = "group.min.session.timeout.ms"
 TURN_MS: Final = 200

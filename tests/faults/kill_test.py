@@ -16,23 +16,17 @@ from random import Random
 import pytest
 from aiokafka.errors import KafkaError
 
-from domain.facts import AttemptStarted, JobAdmitted
+from domain.facts import JobAdmitted
 from domain.ledger import Round
 from domain.ports import Message
 from infra.cassandra import LocalCassandra
 from infra.kafka import LocalKafka
-from projections.cassandra_store import CassandraStore
-from projections.projector import Projector
-from streams.dispatch import Start
 from streams.envelope import structured
-from streams.kafka import KafkaCommandSink, KafkaLog
-from streams.kafka_dispatch import instructions_from
+from streams.kafka import KafkaCommandSink
 from streams.keys import KeyRing
-from streams.reader import LedgerReader
-from streams.replay import verify
 from streams.topics import create_topics
+from tests.faults.checks import Place
 from tests.faults.supervised import Supervised
-from tests.faults.tables import all_rows
 from tests.system.command_file import capacity, submission
 
 COMMANDS = 5000
@@ -123,10 +117,9 @@ class Site:
             await asyncio.sleep(begin + over_s * number / (len(acts) + 1) - time.monotonic())
             await act()
 
-    async def rounds(self) -> list[Round]:
+    def place(self) -> Place:
         ring = KeyRing.load(self.state / "keys.json")
-        async with KafkaLog(self.kafka.bootstrap, CELL) as log:
-            return [b.round async for b in LedgerReader(log, CELL, ring).read()]
+        return Place(self.kafka.bootstrap, CELL, ring, self.cassandra)
 
 
 async def _decided(site: Site, amount: int) -> list[Round]:
@@ -134,16 +127,10 @@ async def _decided(site: Site, amount: int) -> list[Round]:
     known = 0
     while known < amount:
         await asyncio.sleep(1)
-        known = len({(c.source, c.id) for r in await site.rounds() for c in r.commands})
+        rounds = await site.place().rounds()
+        known = len({(c.source, c.id) for r in rounds for c in r.commands})
     await site.roles["worker"].stop()
-    return await site.rounds()
-
-
-async def _projected(site: Site, rounds: int) -> None:
-    store = await CassandraStore.connect(["127.0.0.1"], site.cassandra.port, CELL)
-    while (await store.applied(CELL)).round < rounds:  # noqa: ASYNC110  in another process
-        await asyncio.sleep(0.5)
-    await store.close()
+    return await site.place().rounds()
 
 
 def _check_outcomes(rounds: list[Round], messages: list[Message]) -> None:
@@ -165,54 +152,12 @@ def _check_outcomes(rounds: list[Round], messages: list[Message]) -> None:
     assert taken >= len(messages), "every copy was taken in"
 
 
-async def _check_ledger(site: Site) -> None:
-    ring = KeyRing.load(site.state / "keys.json")
-    async with KafkaLog(site.kafka.bootstrap, CELL) as log:
-        async for verdict in verify(log, ring, cell_name=CELL):
-            proven = verdict
-    assert proven.intact, proven.broken
-
-
-async def _told(site: Site, rounds: list[Round]) -> None:
-    """Wait until every start that the believed rounds decided was told; no other one was."""
-    decided = {(f.job, f.attempt) for r in rounds for f in r.facts if isinstance(f, AttemptStarted)}
-    assert decided
-    told: set[tuple[str, int]] = set()
-    async for _, instruction in instructions_from(site.kafka.bootstrap, CELL, 0):
-        if isinstance(instruction, Start):
-            told.add((instruction.job, instruction.attempt))
-        if decided <= told:
-            break
-    assert told == decided
-
-
-async def _check_tables(site: Site) -> None:
-    """The tables that lived through the faults, and those of a projection that met none."""
-    ring = KeyRing.load(site.state / "keys.json")
-    contact = (["127.0.0.1"], site.cassandra.port)
-    lived = await CassandraStore.connect(*contact, CELL)
-    fresh = await CassandraStore.connect(*contact, f"{CELL}_fresh")
-    projector = Projector(CELL, fresh, ring)
-    async with KafkaLog(site.kafka.bootstrap, CELL) as log:
-        async for position, record in log.read(await projector.position()):
-            await projector.on_record(position, record)
-    assert await lived.applied(CELL) == await fresh.applied(CELL)
-    mine, theirs = (
-        all_rows(*contact, CELL),
-        all_rows(*contact, f"{CELL}_fresh"),
-    )
-    assert mine == theirs
-    assert sum(map(len, mine.values())) > COMMANDS
-    await lived.close()
-    await fresh.close()
-
-
 async def _settle(site: Site) -> list[Round]:
     try:
         async with asyncio.timeout(SETTLED_WITHIN_S):
             rounds = await _decided(site, COMMANDS + len(capacity()))
-            await _projected(site, len(rounds))
-            await _told(site, rounds)
+            await site.place().projected(len(rounds))
+            await site.place().told(rounds)
             return rounds
     except TimeoutError:
         tails = "\n".join(f"{name}: {role.tail()}" for name, role in site.roles.items())
@@ -237,8 +182,10 @@ def test_kill_everything_once(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert site.roles["worker"].starts >= 3
         assert site.roles["projector"].starts >= 4, "twice killed, and stopped without Cassandra"
         _check_outcomes(rounds, messages)
-        await _check_ledger(site)
-        await _check_tables(site)
+        await site.place().check_ledger()
+        rows, divergent = await site.place().compare_tables()
+        assert rows > COMMANDS
+        assert divergent == []
 
     with site.kafka, site.cassandra:
         asyncio.run(go())

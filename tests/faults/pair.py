@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from msgspec import Struct
@@ -21,25 +20,18 @@ from msgspec import Struct
 from domain.commands import Command
 from domain.ports import Message
 from infra.kafka import LocalKafka
-from streams.election import GROUP
+from streams.election import GROUP, SESSION_MS
 from streams.envelope import structured
-from streams.kafka import KafkaCommandSink, KafkaLog
+from streams.kafka import KafkaCommandSink
 from streams.keys import FileSigner, KeyRing
-from streams.reader import LedgerReader
 from streams.topics import create_topics
 from tests.faults.supervised import Supervised
+from tests.faults.watch import Watch
 from tests.system.command_file import capacity, submission
 
 CELL: Final = "pair"
 PER_S: Final = 50
 WITHIN_S: Final = 60
-
-
-class _Signed(Struct):
-    key: str
-
-
-_signed: Final = msgspec.json.Decoder(_Signed)
 
 
 class Takeover(Struct):
@@ -60,7 +52,8 @@ class Pair:
         signers = {name: FileSigner(folder / f"{name}.pem") for name in ("a", "b")}
         self.ring = KeyRing([signer.public for signer in signers.values()])
         self.ring.save(folder / "keys.json")
-        self._names = {signer.key_id: name for name, signer in signers.items()}
+        writers = {signer.key_id: name for name, signer in signers.items()}
+        self.watch = Watch(self.kafka.bootstrap, CELL, self.ring, writers)
         common = {
             "AQUIFER_CELL": CELL,
             "AQUIFER_KAFKA": self.kafka.bootstrap,
@@ -81,13 +74,7 @@ class Pair:
         self.intake = Supervised(
             ["worker", "--role", "intake"], common | own, folder / "intake.log"
         )
-        self.written: list[str] = []
-        """Who wrote each record that the ledger's topic holds."""
-        self.leader = ""
-        """Who wrote the newest believed round."""
-        self.rounds = 0
         self.sent = 0
-        self._more = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -95,26 +82,15 @@ class Pair:
         await create_topics(self.kafka.bootstrap, CELL)
         for role in (self.intake, *self.deciders.values()):
             role.start()
-        tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._send())]
+        sending = asyncio.create_task(self._send())
         try:
-            yield
+            async with self.watch.watching():
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
             for role in (self.intake, *self.deciders.values()):
                 await role.stop()
-
-    async def _watch(self) -> None:
-        async with KafkaLog(self.kafka.bootstrap, CELL) as log:
-            reader = LedgerReader(log, CELL, self.ring)
-            async for position, record in log.follow(0):
-                writer = self._names[_signed.decode(record).key]
-                self.written.append(writer)
-                if reader.judge(position, record) is not None:
-                    self.leader = writer
-                    self.rounds += 1
-                self._more.set()
 
     async def _send(self) -> None:
         random = Random(8)
@@ -132,50 +108,45 @@ class Pair:
         return structured(command, source="urn:pair", id=id_, time_ms=time.time_ns() // 1_000_000)
 
     async def ready(self) -> None:
-        """Both are members of the settled group, and one of them leads."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
-        await admin.start()
-        try:
-            async with asyncio.timeout(WITHIN_S):
-                while True:
-                    if self.leader and await _members(admin) == len(self.deciders):
-                        break
-                    await asyncio.sleep(0.1)
-        finally:
-            await admin.close()
-        await asyncio.sleep(0.5)  # it reads what the ledger holds by now
+        """Both live and are members of the settled group, and one of them leads."""
+        await asyncio.sleep(2 * SESSION_MS / 1000)  # dead members are forgotten by then
+        async with asyncio.timeout(WITHIN_S):
+            await self.watch.until_other("")
+            await settled(self.kafka.bootstrap, len(self.deciders))
 
     async def fault(self, how: str) -> Takeover:
         """Kill the leader, or stop it and wake it when the other one leads."""
-        old = self.leader
+        old = self.watch.leader
         refused = self._refused(old)
         if how == "kill":
             await self.deciders[old].kill()
         else:
             await self.deciders[old].pause()
         begin = time.monotonic()
-        await self._until_other(old)
+        async with asyncio.timeout(WITHIN_S):
+            await self.watch.until_other(old)
         seconds = time.monotonic() - begin
-        first = len(self.written)
+        first = len(self.watch.written)
         if how == "stop":
             await self.deciders[old].resume()
         await self.ready()
-        late = self.written[first:].count(old)
+        late = self.watch.written[first:].count(old)
         return Takeover(how, round(seconds, 3), late, self._refused(old) > refused)
-
-    async def _until_other(self, old: str) -> None:
-        async with asyncio.timeout(WITHIN_S):
-            while self.leader == old:
-                self._more.clear()
-                await self._more.wait()
 
     def _refused(self, name: str) -> int:
         return self.deciders[name].said("ProducerFenced")
 
 
-async def _members(admin: AIOKafkaAdminClient) -> int:
-    """0 while the group is settling."""
-    for answer in await admin.describe_consumer_groups([GROUP]):
-        for code, _, state, _, _, members, *_ in answer.groups:
-            return len(members) if not code and state == "Stable" else 0
-    return 0
+async def settled(bootstrap: str, deciders: int) -> None:
+    """Wait until so many are members of the group of deciders, and know what they have."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        while True:
+            for answer in await admin.describe_consumer_groups([GROUP]):
+                for code, _, state, _, _, members, *_ in answer.groups:
+                    if not code and state == "Stable" and len(members) == deciders:
+                        return
+            await asyncio.sleep(0.1)
+    finally:
+        await admin.close()

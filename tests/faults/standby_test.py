@@ -22,17 +22,17 @@ def test_a_standby_takes_over_and_the_old_decider_can_write_nothing(
         async with pair.running():
             await pair.ready()
             for how in ("stop", "kill", "stop"):
-                leader, rounds = pair.leader, pair.rounds
+                leader, rounds = pair.watch.leader, len(pair.watch.believed)
                 takeover = await pair.fault(how)
-                assert pair.leader != leader
-                assert pair.rounds > rounds
+                assert pair.watch.leader != leader
+                assert len(pair.watch.believed) > rounds
                 assert takeover.late_records == 0
         async with KafkaLog(pair.kafka.bootstrap, CELL) as log:
             async for verdict in verify(log, pair.ring, cell_name=CELL):
                 proven = verdict
         assert proven.intact, proven.broken
         assert proven.head is not None
-        assert proven.head.round == pair.rounds
+        assert proven.head.round == len(pair.watch.believed)
 
     with pair.kafka:
         asyncio.run(go())

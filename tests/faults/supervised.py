@@ -19,9 +19,17 @@ GUARD = ROOT / "infra" / "die_with_parent.py"
 class Supervised:
     """`python -m aquifer …` until `stop`; `kill` is a SIGKILL, after which it starts again."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        bug: str | None = None,
+    ) -> None:
+        """`bug`: one that is planted in it (`tests.faults.planted`)."""
         guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid())]
-        self._command = [*guard, sys.executable, "-m", "aquifer", *arguments]
+        module = ["aquifer"] if bug is None else ["tests.faults.planted", bug]
+        self._command = [*guard, sys.executable, "-m", *module, *arguments]
         self._environment = {**os.environ, **environment}
         self._log = log
         self._running: asyncio.subprocess.Process | None = None
@@ -49,6 +57,11 @@ class Supervised:
         await self._up.wait()
         assert self._running is not None, "it runs"
         self._running.kill()
+
+    async def started(self, times: int) -> None:
+        """Wait until it was started so often."""
+        while self.starts < times:  # noqa: ASYNC110  only tests wait so
+            await asyncio.sleep(0.05)
 
     async def pause(self) -> None:
         """SIGSTOP"""
