@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,15 +35,27 @@ def services(
     """
     import secrets
 
+    from domain.commands import COMMANDS, FromPeer
     from domain.ports import Message
     from projections.cursors import Cursors
     from projections.services import Services
-    from streams.envelope import ACTOR, structured
+    from streams.envelope import ACTOR, SIGNATURE, STRUCTURED, Malformed, parse, structured
 
     def envelope(command: Command, source: str, id_: str, actor: str | None) -> Message:
         message = structured(command, source=source, id=id_, time_ms=clock.now_ms())
         named = ((ACTOR, actor.encode()),) if actor is not None else ()
         return Message(message.value, message.headers + named, message.key)
+
+    async def post(body: bytes, signature: str) -> None:
+        headers = (("content-type", STRUCTURED.encode()), (SIGNATURE, signature.encode()))
+        try:
+            said = parse(Message(body, headers, None))
+        except Malformed as error:
+            raise ValueError(str(error)) from error
+        if not issubclass(COMMANDS[said.model], FromPeer):
+            raise ValueError("type: only letters of peers come this way")
+        assert sink is not None, "letters are taken where there is a way in"
+        await sink.send(Message(body, headers, said.source.encode()))
 
     key = settings.cursor_key
     return Services(
@@ -51,6 +63,7 @@ def services(
         cell=settings.cell,
         envelope=envelope,
         sink=sink if settings.actors is None else None,
+        letters=post if sink is not None and settings.actors is not None else None,
         dead_letters=dead_letters,
         resend=lambda letter: Message(letter.value, letter.headers, letter.key),
         cursors=Cursors(key.get_secret_value().encode() if key else secrets.token_bytes(32)),
@@ -66,6 +79,21 @@ def listen(settings: Settings, port: int | None) -> socket.socket:
         raise Trouble(f"cannot listen on {settings.host}:{port}: {error.strerror}") from error
 
 
+def _tls(settings: Settings) -> dict[str, Any]:
+    """What the server is told of certificates."""
+    import ssl
+
+    if settings.tls_certificate is None:
+        return {}
+    asked = ssl.CERT_NONE if settings.tls_clients is None else ssl.CERT_REQUIRED
+    return {
+        "ssl_certfile": settings.tls_certificate,
+        "ssl_keyfile": settings.tls_key,
+        "ssl_ca_certs": settings.tls_clients,
+        "ssl_cert_reqs": asked,
+    }
+
+
 async def serve(settings: Settings, given: Services, listener: socket.socket) -> None:
     """Serve until a signal comes; who asks from outside is known, limited and answered faster."""
     import uvicorn
@@ -74,8 +102,11 @@ async def serve(settings: Settings, given: Services, listener: socket.socket) ->
 
     host, port, *_ = listener.getsockname()
     async with guarded(settings, given) as served:
-        note(f"read API and dashboard: http://{host}:{port}")
-        config = uvicorn.Config(create_app(served), lifespan="off", log_level="warning")
+        scheme = "http" if settings.tls_certificate is None else "https"
+        note(f"read API and dashboard: {scheme}://{host}:{port}")
+        config = uvicorn.Config(
+            create_app(served), lifespan="off", log_level="warning", **_tls(settings)
+        )
         await uvicorn.Server(config).serve(sockets=[listener])
 
 

@@ -14,7 +14,9 @@ from aquifer import (
     past,
     policies,
     policy,
+    pool,
     read,
+    relaying,
     run,
     serve,
     simulate,
@@ -43,6 +45,10 @@ app.command()(operate.doctor)
 app.command()(serve.worker)
 app.command()(api.api)
 app.command()(serve.agents)
+app.command()(relaying.relay)
+app.command()(pool.regions)
+app.command()(pool.peers)
+app.command("hand-offs")(pool.hand_offs)
 app.command()(serve.generate)
 for word in (*checkpoints.COMMANDS, *past.COMMANDS):
     audit.app.command()(word)

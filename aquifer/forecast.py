@@ -51,7 +51,7 @@ async def _forecast(
     from aquifer.clocks import SystemClock
     from streams.forecast import Outlook, heads
 
-    cell = await _cell(ledger, keys)
+    cell = await folded(ledger, keys)
     wanted = list(jobs) or [head.id for head in heads(cell)]
     for name in jobs:
         there = cell.jobs.get(name)
@@ -61,7 +61,8 @@ async def _forecast(
     return Outlook(cell, now_ms).look(wanted, rounds)
 
 
-async def _cell(ledger: Path | None, keys: Path | None) -> Cell:
+async def folded(ledger: Path | None, keys: Path | None) -> Cell:
+    """The cell as its ledger leaves it."""
     from aquifer import ledgers, settings
     from streams.reader import catch_up, restore
 
@@ -91,7 +92,7 @@ async def _supposed(command: SubmitJob) -> Forecast:
     from aquifer.clocks import SystemClock
     from streams.forecast import Outlook
 
-    outlook = Outlook(await _cell(None, None), SystemClock().now_ms())
+    outlook = Outlook(await folded(None, None), SystemClock().now_ms())
     outlook.suppose(command)
     return outlook.look([command.job])
 

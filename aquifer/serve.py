@@ -35,7 +35,7 @@ def worker(
     if unknown:
         fail(f"--role: {', '.join(sorted(unknown))} is none of {', '.join(ROLES)}", USAGE)
     roles = tuple(r for r in ROLES if r in (role or ROLES))
-    _play(_worker(settings, _bootstrap(settings), roles))
+    play(_worker(settings, bootstrap_of(settings), roles))
 
 
 def agents(
@@ -49,10 +49,10 @@ def agents(
     from aquifer.settings import load
 
     settings = load()
-    _play(_agents(settings, _bootstrap(settings), _specs(nodes), speed))
+    play(_agents(settings, bootstrap_of(settings), _specs(nodes), speed))
 
 
-def _bootstrap(settings: Settings) -> str:
+def bootstrap_of(settings: Settings) -> str:
     if settings.kafka is None:
         fail("AQUIFER_KAFKA is not set: the embedded cell is all in `aquifer run`", USAGE)
     return settings.kafka
@@ -73,7 +73,7 @@ def _specs(path: Path | None) -> list[RegisterNode]:
     return specs
 
 
-def _play(work: Coroutine[Any, Any, None]) -> None:
+def play(work: Coroutine[Any, Any, None]) -> None:
     """Run until stopped; what it raises ends the process with 1, for whoever starts it again."""
     from aiokafka.errors import KafkaError
 
@@ -93,6 +93,8 @@ async def _agents(
     settings: Settings, bootstrap: str, specs: list[RegisterNode], speed: int
 ) -> None:
     from aquifer.clocks import SystemClock
+    from aquifer.folder import Folder
+    from aquifer.trust import signer_of
     from streams.fleet import Fleet
     from streams.kafka_fleet import run_fleet
 
@@ -100,7 +102,12 @@ async def _agents(
     fleet = Fleet(speed=speed)
     fleet.add_nodes(specs, clock.now_ms())
     note(f"{len(specs)} nodes of cell {settings.cell}; stop with Ctrl-C")
-    await run_fleet(bootstrap, settings.cell, fleet, clock, f"s{time.time_ns()}")
+    key_id, sign = None, None
+    if settings.actors is not None:  # where commands are signed, the agents speak with its key
+        signer = signer_of(settings, Folder(settings.state_dir))
+        key_id, sign = signer.key_id, signer.sign
+    session = f"s{time.time_ns()}"
+    await run_fleet(bootstrap, settings.cell, fleet, clock, session, key_id, sign)
 
 
 def generate(

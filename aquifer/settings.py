@@ -55,6 +55,14 @@ class Settings(BaseModel):
     """A signed checkpoint of the ledger is put into the state directory this often; 0: never."""
     cursor_key: SecretStr | None = None
     """Signs the cursors of paged answers; the same for all processes that serve one API."""
+    peers: Path | None = None
+    """The regions that this one hands jobs to, and how they are reached; for `aquifer relay`."""
+    tls_certificate: Path | None = None
+    """PEM file with which the read API serves HTTPS; without it plain HTTP."""
+    tls_key: Path | None = None
+    """Its private key; by default it is in the same file."""
+    tls_clients: Path | None = None
+    """PEM file of authorities: callers have to show a certificate of one of them."""
     subjects: Path | None = None
     """File of the keys under which personal data is sealed; by default in the state directory."""
     url: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from domain.commands import Command
@@ -28,6 +28,8 @@ class Services:
     """(command, source, id, actor) -> message, for those who submit over HTTP."""
     sink: CommandSink | None = None
     """Where commands go; None: this API only reads."""
+    letters: Callable[[bytes, str], Awaitable[None]] | None = None
+    """Takes a peer's letter and its signature, as they came; raises ValueError if it is none."""
     dead_letters: DeadLetters | None = None
     resend: Callable[[DeadLetter], Message] | None = None
     """What is sent again for a dead letter."""

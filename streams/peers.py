@@ -11,6 +11,7 @@ Inventory is told every `changed_s` if it has changed, and whole every `full_s`,
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Mapping
 from typing import Final
@@ -28,10 +29,15 @@ from streams.envelope import structured
 from streams.outbox import Letter
 from streams.reader import Readable, catch_up, restore
 
+_log: Final = logging.getLogger(__name__)
 MAX_WAITING: Final = 10_000
 """Letters for one peer; of more than these the oldest are dropped."""
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 30.0
+
+
+class Undeliverable(Exception):
+    """The peer will never take this letter, however often it comes."""
 
 
 class Pace(Struct, frozen=True):
@@ -66,6 +72,7 @@ class Relay:
         self._cell = Cell(name)
         self.sent = 0
         self.failures = 0
+        self.refused = 0
 
     async def run(self) -> None:
         """Until cancelled. Raises Divergence if the ledger cannot be followed."""
@@ -97,13 +104,17 @@ class Relay:
             letter = waiting[0]
             try:
                 await self._sinks[peer].send(self.message(letter))
+            except Undeliverable as error:
+                self.refused += 1
+                _log.warning("%s does not take a %s: %s", peer, letter.type, error)
             except Exception:  # a sink of any kind may fail in any way: it is tried again
                 self.failures += 1
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
+            else:
+                self.sent += 1
             pause_s = FIRST_PAUSE_S
-            self.sent += 1
             if waiting and waiting[0] is letter:
                 waiting.popleft()
 

@@ -53,6 +53,23 @@ async def submit(
     return {"source": source, "id": id_, "type": type, "outcome": outcome}
 
 
+@router.post("/letters", status_code=202)
+async def letter(
+    request: Request,
+    services: Given,
+    reader: Admitted,
+    aquifer_signature: Annotated[str, Header(min_length=1, max_length=256)],
+) -> dict[str, Any]:
+    """Append a signed letter of another region; intake believes it by its signature alone."""
+    if services.letters is None:
+        raise Problem(405, "no_letters", "this API takes no letters: nothing is signed here")
+    try:
+        await services.letters(await _body(request), aquifer_signature)
+    except ValueError as error:
+        raise Problem(400, "malformed", str(error)) from error
+    return {"stored": True}
+
+
 async def _body(request: Request) -> bytes:
     body = b""
     async for chunk in request.stream():

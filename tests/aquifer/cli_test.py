@@ -259,6 +259,16 @@ def test_regions_in_processes_of_their_own_form_one_pool(tmp_path: Path) -> None
     for proof in report["regions"].values():
         assert proof["broken"] is None
         assert proof["decided_again"] == proof["rounds"] > 10
+    first = Path(report["folder"]) / "region-1"
+    cli = Cli(tmp_path)
+    regions = {r["region"]: r for r in cli.answer("regions", str(first))["regions"]}
+    assert regions.keys() == report["regions"].keys()
+    assert regions["region-1"]["free_slots"] == {"h100": 24}, "all is done"
+    peers = {p["peer"]: p for p in cli.answer("peers", str(first))["peers"]}
+    assert peers.keys() == {"region-2", "region-3"}
+    assert all(p["heard_s_ago"] is not None and p["epoch"] for p in peers.values())
+    assert all(p["offered"] >= 0 and not p["on_their_way"] for p in peers.values())
+    assert isinstance(cli.answer("hand-offs", str(first))["hand_offs"], list)
 
 
 def test_a_pool_runs_to_its_end(tmp_path: Path) -> None:
