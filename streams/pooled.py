@@ -47,7 +47,7 @@ class Pooled:
         self.hops: Counter[str] = Counter()
         """Hand-offs by the job's name."""
         self.letters: Counter[str] = Counter()
-        self._origin_ms, self._round_ms, self._latency_ms = origin_ms, round_ms, latency_ms
+        self.origin_ms, self._round_ms, self._latency_ms = origin_ms, round_ms, latency_ms
         self._post: list[tuple[int, int, str, Letter]] = []
         self._changed: dict[str, None] = {}
         """Regions that made a round since their inventory was looked at."""
@@ -101,8 +101,8 @@ class Pooled:
         moments += (due_ms for *_, due_ms in self._inventory_due())
         if not moments:
             return None
-        steps = -(-(min(moments) - self._origin_ms) // self._round_ms)
-        return max(self.now_ms, self._origin_ms + steps * self._round_ms)
+        steps = -(-(min(moments) - self.origin_ms) // self._round_ms)
+        return max(self.now_ms, self.origin_ms + steps * self._round_ms)
 
     # --- letters ---
 
@@ -163,7 +163,7 @@ class Pooled:
         measures = {name: region.measure for name, region in self.regions.items()}
         for measure in measures.values():
             measure.check()
-        begin_ms = self._origin_ms
+        begin_ms = self.origin_ms
         span_ms = max(r.last_submission_ms for r in self.regions.values()) - begin_ms
         supply = {
             name: span_ms * sum(node.class_.slots for node in region.cell.nodes.values())
