@@ -42,23 +42,24 @@ def unreserved(turn: Turn) -> Eligible:
     return Eligible({r: cost_of(r, now) for r in _running(turn)})
 
 
+def _weighed(run: Run, now_ms: int) -> int:
+    """The cost as rules of policies weigh it."""
+    return cost_of(run, now_ms) * run.job.shape.ruling.loss_ppm // PPM
+
+
 class Victims:
     """What may make room for shapes that claim their nominal quota, in one round."""
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
         self.cell = turn.cell
+        self._cost = _weighed if self.cell.rulebook.weighs else cost_of
         self._old: dict[tuple[str, int], list[Run]] = {}
         self._owned: dict[tuple[str, int], dict[Account, list[Run]]] = {}
         self._lower_own: dict[tuple[Account, str, int], Eligible] = {}
         self._borrowed: dict[str, list[Run]] = {}
         self._services: dict[tuple[Account, str, int], list[tuple[int, Run]]] = {}
         self._lower: dict[tuple[str, int], Eligible] = {}
-
-    def _cost(self, run: Run, now_ms: int) -> int:
-        cost = cost_of(run, now_ms)
-        by_ppm = run.job.shape.ruling.loss_ppm if self.cell.rulebook.weighs else PPM
-        return cost if by_ppm == PPM else cost * by_ppm // PPM
 
     def _old_enough(self, accelerator: str, tier: int) -> list[Run]:
         """Attempts on a type in a tier that have had their minimum run time."""
@@ -69,14 +70,13 @@ class Victims:
             since = self.turn.header.now_ms - min_run_s * 1000
             found = self._old[key] = []
             oldest = self.turn.header.now_ms + 1
-            weighed = self.cell.rulebook.weighs
+            protects = self.cell.rulebook.protects
             for run in self.cell.preemptible.get(key, ()):
                 if run.stop_by_ms or not run.running_ms:
                     continue
-                if weighed and run.job.shape.ruling.protected:
-                    continue
                 if run.running_ms <= since:
-                    found.append(run)
+                    if not protects or not run.job.shape.ruling.protected:
+                        found.append(run)
                 elif run.running_ms < oldest:
                     oldest = run.running_ms
             if oldest <= self.turn.header.now_ms:  # a claim may have its victim from then on

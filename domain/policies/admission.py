@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from domain.policies import rows
 from domain.policies.attributes import Phase
+from domain.policies.rulebook import CACHED_MAX
+from domain.policies.ruling import Verdict
 from domain.refusals import Refused
 from domain.specs import MAX_S, TIERS
 
@@ -16,21 +18,25 @@ if TYPE_CHECKING:
     from domain.pool import Peer
 
 
-class Verdict(NamedTuple):
-    """What a job gets instead of what it asked for, and the rules that say so."""
-
-    tier: str | None = None
-    priority: int | None = None
-    rules: tuple[str, ...] = ()
-
-
-AS_ASKED = Verdict()
+AS_ASKED: Final = Verdict()
 
 
 def judge(
     cell: Cell, key: bytes, spec: SubmitJob, own: dict[str, Any], estimate: int | None
 ) -> Verdict:
     """Raise Refused if a rule denies the job. `spec` is one of its shape, `own` its own fields."""
+    book = cell.rulebook
+    verdict = book.verdicts.get(key)
+    if verdict is None:
+        verdict = _judged(cell, key, spec, own, estimate)
+        if book.admits_alike and len(book.verdicts) < CACHED_MAX:
+            book.verdicts[key] = verdict
+    return verdict
+
+
+def _judged(
+    cell: Cell, key: bytes, spec: SubmitJob, own: dict[str, Any], estimate: int | None
+) -> Verdict:
     book, queue = cell.rulebook, cell.queues[spec.queue]
 
     def row(with_own: bool) -> tuple[int, ...]:

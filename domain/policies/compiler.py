@@ -32,6 +32,8 @@ class Names:
     def __init__(self) -> None:
         self.items: list[Item] = []
         self._number: dict[Item, int] = {}
+        self.lookups: dict[tuple[object, ...], _Lookup] = {}
+        """By what they look for: rules that look for the same share one."""
         self.of("")
         self.of(())
 
@@ -41,6 +43,12 @@ class Names:
             number = self._number[item] = len(self.items)
             self.items.append(item)
         return number
+
+    def lookup(self, key: tuple[object, ...], of: Callable[[Any], int]) -> _Lookup:
+        found = self.lookups.get(key)
+        if found is None:
+            found = self.lookups[key] = _Lookup(self, of)
+        return found
 
 
 class _Lookup:
@@ -118,7 +126,7 @@ class _Compiler:
             return found
         key = node.args[0].value
         names = self._names
-        entry = _Lookup(names, lambda item: names.of(_entry(item, key)))
+        entry = names.lookup(("entry", key), lambda item: names.of(_entry(item, key)))
         return lambda a, b: entry(found(a, b))
 
     def _over_names(self, node: Node) -> Function:
@@ -127,24 +135,27 @@ class _Compiler:
             return self._in_list(subject, rest[0])
         if op == "in":
             wanted = subject.value
-            found, of = self.of(rest[0]), lambda item: _holds(item, wanted)
-            return self._looked_up(found, of)
+            return self._looked_up(
+                self.of(rest[0]), ("holds", wanted), lambda item: _holds(item, wanted)
+            )
         found = self.of(subject)
         if op == "has" and subject.op == "literal":
             return lambda a, b: found(a, b) != 0
         if op == "has":
             if _type_of(subject) in ("int", "bool"):
                 return lambda a, b: found(a, b) != 0
-            return self._looked_up(found, bool)
+            return self._looked_up(found, ("has",), bool)
         if op == "size":
-            return self._looked_up(found, lambda item: len(item) if type(item) is tuple else 0)
+            return self._looked_up(found, ("size",), _size)
         text = rest[0].value
         if op == "int":
-            return self._looked_up(found, lambda item: _number(item, text))
-        return self._looked_up(found, lambda item: _METHODS[op](item, text))
+            return self._looked_up(found, ("int", text), lambda item: _number(item, text))
+        return self._looked_up(found, (op, text), lambda item: _METHODS[op](item, text))
 
-    def _looked_up(self, found: Function, of: Callable[[Any], int]) -> Function:
-        lookup = _Lookup(self._names, of)
+    def _looked_up(
+        self, found: Function, key: tuple[object, ...], of: Callable[[Any], int]
+    ) -> Function:
+        lookup = self._names.lookup(key, of)
         return lambda a, b: lookup(found(a, b))
 
     def _in_list(self, subject: Node, listed: Node) -> Function:
@@ -191,6 +202,10 @@ def _holds(item: Item, wanted: Any) -> bool:
     if not isinstance(item, tuple):
         return False
     return any((p[0] if isinstance(p, tuple) else p) == wanted for p in item)
+
+
+def _size(item: Item) -> int:
+    return len(item) if isinstance(item, tuple) else 0
 
 
 def _number(item: Item, otherwise: Any) -> int:

@@ -26,9 +26,9 @@ from domain.policies.live import (
     live_rule,
     resolve,
 )
-from domain.policies.ruling import NO_RULING, Ruling, Terms, ruling_of
-from domain.policies.syntax import attributes, substitute
-from domain.policies.validation import WHEN
+from domain.policies.ruling import NO_RULING, Ruling, Terms, Verdict, ruling_of
+from domain.policies.syntax import substitute
+from domain.policies.validation import WHEN, value_of, when_of
 from domain.quota import depth
 
 if TYPE_CHECKING:
@@ -69,14 +69,20 @@ class Rulebook:
         self.reads: tuple[str, ...] = ()
         """Signals that are read by what is in force or on trial."""
         self.by_phase: dict[Phase, list[Live]] = {}
+        self.protects = False
+        """True iff a rule may protect a shape from being preempted."""
         self.weighs = False
-        """True iff a rule may protect a shape, or weigh its losses."""
+        """True iff a rule may weigh what a shape loses."""
         self.names = Names()
         self._shape_rules: list[Live] = []
         self._terms: dict[object, Terms] = {}
         self._rulings: dict[object, Ruling] = {}
         self._tokens: dict[object, int] = {}
+        self._live: dict[object, Live] = {}
+        """By version, rule, and what it reads of signals and parameters."""
         self._admissions: dict[bytes, tuple[list[tuple[Live, int]], Resolved]] = {}
+        self.verdicts: dict[bytes, Verdict] = {}
+        """By key of a shape, where jobs of one shape are admitted alike."""
         self._admit_shapes: list[Live] = []
         self._admit_jobs: list[Live] = []
         """Rules of admission that read what is one job's own."""
@@ -84,30 +90,44 @@ class Rulebook:
     def accounts_changed(self) -> None:
         """Who stands below whom may have changed, and so what rules say of shapes."""
         self.rows_version += 1
-        self._admissions.clear()
+        self._forget_admissions()
         self.dirty = True
+
+    @property
+    def admits_alike(self) -> bool:
+        """True iff jobs of one shape are admitted alike."""
+        return not self._admit_jobs
+
+    def _forget_admissions(self) -> None:
+        self._admissions.clear()
+        self.verdicts.clear()
 
     # --- settling ---------------------------------------------------------------------------------
 
     def settle(self, cell: Cell) -> int:
         """Bring all that rules say up to date; returns the units of work that it was worth."""
-        full = len(self._rulings) > CACHED_MAX or len(self.names.items) > CACHED_MAX
+        sizes = map(len, (self._rulings, self.names.items, self._live))
+        full = max(sizes) > CACHED_MAX
         if not (self.dirty or full):
             return 0
         dirty, self.dirty = self.dirty, False
         if full:
-            self.names, self._terms, self._rulings, self._tokens = Names(), {}, {}, {}
+            self.names, self._terms, self._rulings = Names(), {}, {}
+            self._tokens, self._live = {}, {}
             self.rows_version += 1
         before = bool(self._shape_rules)
         self.by_phase = self.rules_of(cell)
         admits = self.by_phase.get(Phase.ADMIT, ())
         asked = [(r.number, r.first) for r in admits if not r.per_job]
         if full or asked != [(r.number, r.first) for r in self._admit_shapes]:
-            self._admissions.clear()
+            self._forget_admissions()
         self._admit_shapes = [r for r in admits if not r.per_job]
         self._admit_jobs = [r for r in admits if r.per_job]
+        if self._admit_jobs:
+            self.verdicts.clear()
         self._shape_rules = [r for phase in OF_SHAPES for r in self.by_phase.get(phase, ())]
-        self.weighs = Phase.REMEDY in self.by_phase
+        remedies = {r.slot for r in self.by_phase.get(Phase.REMEDY, ())}
+        self.protects, self.weighs = "protect" in remedies, "loss" in remedies
         if before or self._shape_rules:
             for shape, ruling in zip(cell.shapes.values(), self._rule_all(cell), strict=True):
                 if shape.ruling != ruling:
@@ -129,8 +149,6 @@ class Rulebook:
             self.reads = tuple(sorted(reads))
         for rules in found.values():
             rules.sort(key=lambda r: r.name)
-            for rule in rules:
-                rule.number = self._tokens.setdefault(rule.token, len(self._tokens))
         return found
 
     def _rules(
@@ -145,10 +163,18 @@ class Rulebook:
         values.update((f"param.{n}", v) for n, v in policy.params(number).items())
         if not compile(substitute(trees[WHEN], values), self.names, "signal")((), ()):
             return []
-        name = policy.id
-        made = [live_rule(name, r, trees, scoped, values, self.names) for r in document.rules]
-        for rule in made:
-            rule.version = number
+        where, made = (policy.id, number, scoped.account, scoped.specific, slice_ppm), []
+        for rule in document.rules:
+            places = (when_of(rule.rule), value_of(rule.rule))
+            inputs = [values[n] for place in places for n in version.reads.get(place, ())]
+            key = (*where, rule.rule, *inputs)
+            live = self._live.get(key)
+            if live is None:
+                live = live_rule(policy.id, rule, trees, scoped, values, self.names)
+                live.version = number
+                live.number = self._tokens.setdefault(live.token, len(self._tokens))
+                self._live[key] = live
+            made.append(live)
         return made
 
     # --- shapes -----------------------------------------------------------------------------------
@@ -310,13 +336,8 @@ def _versions(policy: Policy, shadowed: bool) -> list[tuple[int, tuple[int, int]
 
 def signals_read(version: Version) -> list[str]:
     """Signals that any part of the version reads."""
-    found: dict[str, None] = {}
-    for tree in version.trees.values():
-        for node in attributes(tree):
-            name = str(node.value)
-            if name.startswith("signal."):
-                found[name + (f"[{node.args[0].value}]" if node.args else "")] = None
-    return list(found)
+    read = (name for names in version.reads.values() for name in names)
+    return [name for name in dict.fromkeys(read) if name.startswith("signal.")]
 
 
 def _scoped(cell: Cell, scope: str, slice_ppm: tuple[int, int]) -> Scoped | None:

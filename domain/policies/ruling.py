@@ -114,6 +114,14 @@ class Ruling(NamedTuple):
         return given_s
 
 
+class Verdict(NamedTuple):
+    """What a job gets instead of what it asked for, and the rules that say so."""
+
+    tier: str | None = None
+    priority: int | None = None
+    rules: tuple[str, ...] = ()
+
+
 NO_RULING: Final = Ruling()
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import msgpack
 
 from domain.policies.documents import PolicyDocument
-from domain.policies.syntax import from_json, to_json
+from domain.policies.syntax import Node, attributes, from_json, to_json
 from domain.policies.validation import Trees
 
 VERSIONS_KEPT: Final = 16
@@ -37,7 +37,7 @@ class Move(NamedTuple):
 class Version:
     """A version that was drafted, and what it means."""
 
-    __slots__ = ("author", "document", "replayed", "status", "trees")
+    __slots__ = ("_reads", "author", "document", "replayed", "status", "trees")
 
     def __init__(self, document: PolicyDocument, author: str) -> None:
         self.document = document
@@ -46,6 +46,14 @@ class Version:
         """drafted, validated, canary, active, superseded, or rolled_back."""
         self.replayed = False
         self.trees: Trees = {}
+        self._reads: dict[str, tuple[str, ...]] | None = None
+
+    @property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """By place in the document: signals and parameters that are read there."""
+        if self._reads is None:
+            self._reads = {place: _inputs(tree) for place, tree in self.trees.items()}
+        return self._reads
 
     def state(self) -> tuple[object, ...]:
         trees = msgpack.encode({place: to_json(tree) for place, tree in sorted(self.trees.items())})
@@ -58,6 +66,11 @@ class Version:
         version.status, version.replayed = status, replayed
         version.trees = {place: from_json(tree) for place, tree in msgpack.decode(trees).items()}
         return version
+
+
+def _inputs(tree: Node) -> tuple[str, ...]:
+    names = (str(a.value) + (f"[{a.args[0].value}]" if a.args else "") for a in attributes(tree))
+    return tuple(dict.fromkeys(n for n in names if n.startswith(("signal.", "param."))))
 
 
 class Policy:
