@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -74,7 +74,11 @@ class Pair:
         self.intake = Supervised(
             ["worker", "--role", "intake"], common | own, folder / "intake.log"
         )
-        self.sent = 0
+        self.folder = folder
+        self.acknowledged: set[str] = set()
+        """Ids of the commands that Kafka has stored."""
+        self._sent = 0
+        self._load = True
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -92,20 +96,27 @@ class Pair:
             for role in (self.intake, *self.deciders.values()):
                 await role.stop()
 
+    def load_ends(self) -> None:
+        self._load = False
+
     async def _send(self) -> None:
         random = Random(8)
-        async with KafkaCommandSink(self.kafka.bootstrap, CELL) as sink:
-            for command in capacity():
-                await sink.send(self._message(command))
-            while True:
-                with suppress(KafkaError):
-                    await sink.send(self._message(submission(random, self.sent)))
-                await asyncio.sleep(1 / PER_S)
+        set_up = iter(capacity())
+        while self._load:
+            try:
+                async with KafkaCommandSink(self.kafka.bootstrap, CELL) as sink:
+                    while self._load:
+                        self._sent += 1
+                        command = next(set_up, None) or submission(random, self._sent)
+                        await sink.send(self._message(command))
+                        self.acknowledged.add(f"id-{self._sent}")
+                        await asyncio.sleep(1 / PER_S)
+            except (KafkaError, OSError):
+                await asyncio.sleep(0.2)
 
     def _message(self, command: Command) -> Message:
-        self.sent += 1
-        id_ = f"id-{self.sent}"
-        return structured(command, source="urn:pair", id=id_, time_ms=time.time_ns() // 1_000_000)
+        id_, now_ms = f"id-{self._sent}", time.time_ns() // 1_000_000
+        return structured(command, source="urn:pair", id=id_, time_ms=now_ms)
 
     async def ready(self) -> None:
         """Both live and are members of the settled group, and one of them leads."""

@@ -25,6 +25,7 @@ from infra.kafka import LocalKafka
 from infra.redis import LocalRedis
 from infra.server import fixed_ports
 from projections.cassandra_store import CassandraStore
+from streams.election import SESSION_MS
 from streams.envelope import body_of, structured
 from streams.kafka import KafkaCommandSink
 from streams.keys import FileSigner, KeyRing
@@ -188,9 +189,8 @@ class Site:
             begin = time.monotonic()
             match what:
                 case "decider":
-                    leader = self.watch.leader
-                    await self.roles[leader].kill()
-                    await self.watch.until_other(leader)
+                    await self.roles[self.watch.leader].kill()
+                    await self.watch.until_newer("decider", time.time())
                 case "standby":
                     (other,) = set(DECIDERS) - {self.watch.leader}
                     starts = self.roles[other].starts
@@ -226,6 +226,7 @@ class Site:
 
     async def both_stand(self) -> None:
         """Wait until a second decider is there to take over."""
+        await asyncio.sleep(2 * SESSION_MS / 1000)  # dead members are forgotten by then
         async with asyncio.timeout(WITHIN_S):
             await settled(self.kafka.bootstrap, len(DECIDERS))
 

@@ -88,5 +88,11 @@ class Supervised:
         """How often its output says so."""
         return self._log.read_bytes().count(text.encode())
 
+    def peak_mib(self) -> int:
+        """Most memory that the running process has had."""
+        assert self._running is not None, "it runs"
+        status = Path(f"/proc/{self._running.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
     def tail(self) -> str:
         return self._log.read_bytes()[-3000:].decode(errors="replace")
