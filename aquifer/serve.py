@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aquifer.output import USAGE, fail, note
+from aquifer.together import together, until_stopped
 
 if TYPE_CHECKING:
     from aquifer.folder import Folder
     from aquifer.settings import Settings
     from domain.commands import Command, RegisterNode
     from projections.projector import Projector
-    from streams.faust_app import Role
+    from streams.faust_app import Role, Worker
 
 
 def worker(
@@ -25,12 +26,21 @@ def worker(
         list[str] | None,
         typer.Option(help="intake, decider, dispatch or projector; by default all of them."),
     ] = None,
+    cell: Annotated[
+        list[str] | None,
+        typer.Option(help="Decide these cells, together with others that do; no other role."),
+    ] = None,
 ) -> None:
     """Play the roles of a cell on Kafka, until stopped; topics that are missing are created."""
     from aquifer.settings import load
     from streams.faust_app import ROLES
 
     settings = load()
+    if cell:
+        if role != ["decider"]:
+            fail("--cell: takes --role decider and no other", USAGE)
+        _play(_deciders(settings, _bootstrap(settings), cell))
+        return
     unknown = set(role or ()) - set(ROLES)
     if unknown:
         fail(f"--role: {', '.join(sorted(unknown))} is none of {', '.join(ROLES)}", USAGE)
@@ -77,7 +87,6 @@ def play(work: Coroutine[Any, Any, None]) -> None:
     """Run until stopped; what it raises ends the process with 1, for whoever starts it again."""
     from aiokafka.errors import KafkaError
 
-    from aquifer.together import until_stopped
     from streams.decider import OutcomeUnknown
     from streams.remembered import LogTooShort
     from streams.rounds import Poisoned
@@ -127,14 +136,23 @@ def generate(
 
 
 async def _worker(settings: Settings, bootstrap: str, roles: tuple[Role, ...]) -> None:
-    from aquifer.checkpointing import keep_signing
+    from streams.faust_app import run_worker
+
+    made = await _made(settings, bootstrap, roles)
+    note(f"cell {settings.cell}: {', '.join(roles)}; stop with Ctrl-C")
+    if "decider" in roles:
+        await together(run_worker(made), _signing(settings, made))
+    else:
+        await run_worker(made)
+
+
+async def _made(settings: Settings, bootstrap: str, roles: tuple[Role, ...]) -> Worker:
+    """The worker, and its cell's topics if they were not there."""
     from aquifer.clocks import SystemClock
     from aquifer.folder import Folder
-    from aquifer.together import together
     from aquifer.trust import identity_of, signer_of, verifier_of
     from streams import quarantine
-    from streams.faust_app import Worker, run_worker
-    from streams.kafka import KafkaLog
+    from streams.faust_app import Worker
     from streams.remembered import RememberedHead
     from streams.snapshots import FileSnapshots
     from streams.topics import create_topics
@@ -142,7 +160,7 @@ async def _worker(settings: Settings, bootstrap: str, roles: tuple[Role, ...]) -
     folder = Folder(settings.state_dir)
     signer = signer_of(settings, folder)
     await create_topics(bootstrap, settings.cell)
-    made = Worker(
+    return Worker(
         bootstrap=bootstrap,
         cell=settings.cell,
         roles=roles,
@@ -156,14 +174,29 @@ async def _worker(settings: Settings, bootstrap: str, roles: tuple[Role, ...]) -
         quarantined=quarantine.load(folder.quarantine),
         projector=await _projector(settings, folder) if "projector" in roles else None,
     )
-    note(f"cell {settings.cell}: {', '.join(roles)}; stop with Ctrl-C")
-    if "decider" not in roles:
-        await run_worker(made)
-        return
-    async with KafkaLog(bootstrap, settings.cell) as log:
-        period_s = settings.checkpoint_s
-        signing = keep_signing(folder, log, settings.cell, signer, made.verifier, period_s)
-        await together(run_worker(made), signing)
+
+
+async def _signing(settings: Settings, made: Worker) -> None:
+    """Checkpoints of the decider's cell, for as long as it is not cancelled."""
+    from aquifer.checkpointing import keep_signing
+    from aquifer.folder import Folder
+    from streams.kafka import KafkaLog
+
+    assert made.signer is not None, "it decides"
+    async with KafkaLog(made.bootstrap, made.cell) as log:
+        folder, period_s = Folder(settings.state_dir), settings.checkpoint_s
+        await keep_signing(folder, log, made.cell, made.signer, made.verifier, period_s)
+
+
+async def _deciders(settings: Settings, bootstrap: str, cells: list[str]) -> None:
+    """Each cell has its own folder in the state directory."""
+    from streams.deciders import run_deciders
+
+    own = [settings.of_cell(cell) for cell in cells]
+    made = [await _made(each, bootstrap, ("decider",)) for each in own]
+    note(f"cells {', '.join(cells)}: decider; stop with Ctrl-C")
+    signing = [_signing(each, worker) for each, worker in zip(own, made, strict=True)]
+    await together(run_deciders(made), *signing)
 
 
 async def _projector(settings: Settings, folder: Folder) -> Projector:

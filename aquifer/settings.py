@@ -76,6 +76,10 @@ class Settings(BaseModel):
     def subjects_file(self) -> Path:
         return self.subjects or self.state_dir / "subjects.sqlite"
 
+    def of_cell(self, cell: str) -> Settings:
+        """One cell of several in a process: its folder is in the state directory."""
+        return self.model_copy(update={"cell": cell, "state_dir": self.state_dir / cell})
+
     @property
     def contact_points(self) -> tuple[list[str], int]:
         """Cassandra's hosts, and the port that all of them have."""

@@ -31,12 +31,14 @@ def schedule(amount: int, seed: int) -> list[str]:
     return made[:amount]
 
 
-async def measure(site: Site, amount: int, seed: int) -> dict[str, list[float]]:
+async def measure(site: Site, amount: int, seed: int, until: float) -> dict[str, list[float]]:
     found: defaultdict[str, list[float]] = defaultdict(list)
     random = Random(seed)
     async with site.running():
         await site.both_stand()
         for number, what in enumerate(schedule(amount, seed), 1):
+            if time.monotonic() > until:
+                break
             if what in ("decider", "standby"):
                 await site.both_stand()
             await asyncio.sleep(random.uniform(0.2, 1.5))
@@ -74,12 +76,14 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="benchmarks kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=120, help="no kill comes later")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         site = Site(Path(folder))
         begun = time.monotonic()
         with site.servers():
-            found = asyncio.run(measure(site, args.kills, args.seed))
+            until = begun + 60 * args.minutes
+            found = asyncio.run(measure(site, args.kills, args.seed, until))
         for fault in site.faults_found:
             print(fault, file=sys.stderr)
         return report(site, found, (time.monotonic() - begun) / 60)

@@ -63,7 +63,20 @@ def share(claims: Mapping[str, Claim]) -> dict[str, list[str]]:
     for name in free:
         standing = [m for m in given if name in claims[m].stands_for]
         given[min(standing, key=lambda m: (len(given[m]), -claims[m].term))].append(name)
+    _even(given, claims)
     return given
+
+
+def _even(given: dict[str, list[str]], claims: Mapping[str, Claim]) -> None:
+    """Who has most gives to who has least."""
+    while True:
+        least = min(given, key=lambda m: len(given[m]))
+        most = max(given, key=lambda m: len(given[m]))
+        movable = [name for name in given[most] if name in claims[least].stands_for]
+        if len(given[most]) - len(given[least]) < 2 or not movable:
+            return
+        given[most].remove(movable[-1])
+        given[least].append(movable[-1])
 
 
 class Election:
@@ -91,6 +104,10 @@ class Election:
         if self._failure is not None:
             raise self._failure
         return topic("accepted", cell) in self._mine
+
+    def shut_out(self, cell: str) -> None:
+        """Another one decides the cell: it is not ours until we are told so anew."""
+        self._mine -= {topic("accepted", cell)}
 
     async def __aenter__(self) -> Self:
         self._thread.start()

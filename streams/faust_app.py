@@ -77,6 +77,8 @@ class Worker:
 
 
 START_S: Final = 30
+YOUNG_ONLY: Final = (10_000, 10, 1000)
+"""Thresholds of the garbage collector; see `run_worker`."""
 
 Failed = asyncio.Future[Exception]
 """Gets what made the first role fail. A crash of Faust's would end in its own clean-up."""
@@ -175,12 +177,17 @@ async def _intake(worker: Worker) -> None:
 
 
 async def _decide(worker: Worker) -> None:
-    assert worker.signer is not None, "checked when the worker was made"
     span_ms = await session_ms(worker.bootstrap)
+    async with Election(worker.bootstrap, [worker.cell], span_ms) as election:
+        await decide(worker, election)
+
+
+async def decide(worker: Worker, election: Election) -> None:
+    """The decider's role, for as long as it is not cancelled."""
+    assert worker.signer is not None, "checked when the worker was made"
     async with (
         KafkaLog(worker.bootstrap, worker.cell) as log,
         KafkaInbox(worker.bootstrap, worker.cell) as inbox,
-        Election(worker.bootstrap, [worker.cell], span_ms) as election,
     ):
         decider = Decider(
             worker.cell,
@@ -212,8 +219,8 @@ async def run_worker(worker: Worker) -> None:
     The process should do nothing else: its garbage collector is told to look at young objects
     only, since a look at the whole of a cell's state would hold up rounds for long.
     """
-    gc.set_threshold(10_000, 10, 1000)
-    await _check(worker)
+    gc.set_threshold(*YOUNG_ONLY)
+    await check(worker)
     failed: Failed = asyncio.get_running_loop().create_future()
     app = build_app(worker, failed)
     starting = asyncio.create_task(app.start())
@@ -230,7 +237,7 @@ async def run_worker(worker: Worker) -> None:
         await app.stop()
 
 
-async def _check(worker: Worker) -> None:
+async def check(worker: Worker) -> None:
     """Topics as they must be, and the same ones as at the worker's last start."""
     remembered = worker.folder / f"topics.{worker.cell}.json"
     known = json.loads(remembered.read_text()) if remembered.exists() else {}

@@ -1,0 +1,34 @@
+"""Deciders of several cells in one process, with one election for all of them.
+
+Processes that stand for the same cells share them; each follows those that others lead, and takes
+some over when a process comes or goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Sequence
+
+from streams.election import Election, session_ms
+from streams.faust_app import YOUNG_ONLY, Worker, check, decide
+
+
+async def run_deciders(workers: Sequence[Worker]) -> None:
+    """Stand for all cells until cancelled. What ends the decider of one cell is raised, and ends
+    the others here: another process, or this one when it is started again, goes on with them."""
+    gc.set_threshold(*YOUNG_ONLY)
+    for worker in workers:
+        await check(worker)
+    bootstrap = workers[0].bootstrap
+    cells = [worker.cell for worker in workers]
+    async with Election(bootstrap, cells, await session_ms(bootstrap)) as election:
+        tasks = [asyncio.create_task(decide(worker, election)) for worker in workers]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
