@@ -39,7 +39,7 @@ def worker(
     if cell:
         if role != ["decider"]:
             fail("--cell: takes --role decider and no other", USAGE)
-        _play(_deciders(settings, _bootstrap(settings), cell))
+        play(_deciders(settings, bootstrap_of(settings), cell))
         return
     unknown = set(role or ()) - set(ROLES)
     if unknown:
