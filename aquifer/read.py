@@ -45,6 +45,8 @@ KINDS: Final = (
     "commands",
     "usage",
     "kpis",
+    "promises",
+    "windows",
 )
 WHOLE: Final = ("summary", "kpis")
 """Kinds that come whole, not by pages."""

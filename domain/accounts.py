@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import rights
+from domain import budgets, rights
 from domain.commands import SetQuota
 from domain.facts import QuotaSet
 from domain.quota import Account, Queue, depth
@@ -68,9 +68,10 @@ def apply_set(cell: Cell, fact: QuotaSet) -> None:
     command = cell.command(fact.command, SetQuota)
     account = cell.accounts.get(command.account)
     if account is None:
-        account = cell.accounts[command.account] = Account(command.account)
+        account = cell.accounts[command.account] = Account(command.account, cell.rates)
     before = account.parent
-    account.set(command, cell.accounts[command.parent] if command.parent else None)
+    account.set(command, cell.accounts[command.parent] if command.parent else None, cell.now_ms)
+    account.budgets = budgets.make(account, command.budgets, cell.now_ms)
     rights.apply_quotas(cell, command)
     names = {q.queue for q in command.queues}
     for name in [n for n in account.queues if n not in names]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain import accounting, delays, elastic, slots
+from domain import accounting, delays, elastic, promises, slots
 from domain.commands import ReportAttempt, ReportCheckpoint
 from domain.fact import Held, Placed
 from domain.facts import (
@@ -110,6 +110,7 @@ def apply_started(cell: Cell, fact: AttemptStarted) -> None:
     run.started_ms = cell.now_ms
     delays.started(cell, run)
     slots.count_started(cell, run)
+    promises.started(cell, run)
     cell.timers.overrun(run)
     cell.touch(job)
 
@@ -175,4 +176,7 @@ def apply_ended(cell: Cell, fact: AttemptEnded) -> None:
         job.failures += 1
     elif fact.reason in ("preempted", "drained") and run.started_ms:
         job.preemptions += 1
+        day = cell.now_ms // promises.DAY_MS
+        job.preempted_then = 1 + (job.preempted_then if job.preempted_on == day else 0)
+        job.preempted_on = day
     cell.touch(job)

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from pydantic import BaseModel, TypeAdapter
 
-from domain import accounting, ordering, quota, snapshots
+from domain import accounting, budgets, ordering, promises, quota, snapshots
 from domain import nodes as node_rules
 from domain.accounting import Book
 from domain.commands import COMMANDS, Command, SubmitJob
@@ -30,6 +30,7 @@ from domain.policies.rulebook import Rulebook
 from domain.policies.ruling import Ruling
 from domain.policies.state import Policy, Signals
 from domain.pool import Pool, PoolEntity
+from domain.promises import Pledge
 from domain.quota import Account, Queue
 from domain.refusals import Refused
 from domain.reservations import Reservation
@@ -47,6 +48,7 @@ Entity = (
     | Reservation
     | Book
     | Delays
+    | Pledge
     | Mix
     | Seen
     | EstimateModel
@@ -89,6 +91,8 @@ class Cell:
         self.inputs: dict[str, int] = {}
         self.policy = PolicyParameters()
         self.policy_version = 0
+        self.rates: quota.Rates = {}
+        """Exchange rates of types in groups, as the policy says."""
         self.accounts: dict[str, Account] = {}
         self.queues: dict[str, Queue] = {}
         self.nodes: dict[str, Node] = {}
@@ -99,6 +103,8 @@ class Cell:
         """By owner and accelerator type: what became of every slot-second."""
         self.delays: dict[int, Delays] = {}
         """By tier: how long first starts took."""
+        self.pledges: dict[tuple[str, str], Pledge] = {}
+        """By account and accelerator type: what tiers promise."""
         self.memory = Memory()
         self.pool = Pool()
         self.mix = Mix()
@@ -141,7 +147,14 @@ class Cell:
         """Slots of the nodes that are not lost, by accelerator type."""
         self.in_pieces: dict[str, dict[Shape, None]] = {}
         """By accelerator type: shapes that were told that what is free is in pieces."""
+        self.quota_edge_ms: int | None = None
+        """When the window of a quota entry begins or ends next."""
+        self.budgeted: list[Account] = []
+        """Accounts that have budgets."""
+        self.windows_until_ms = 0
+        """All windows that ended before are closed."""
         # Of the round in progress:
+        self.unsettled: dict[Pledge, None] = {}
         self._accepted: list[Accepted] = []
         self._commands: dict[int, Command] = {}
         self._touched: dict[Entity, None] = {}
@@ -161,6 +174,10 @@ class Cell:
         self._commands.clear()
         self.wake_ms = None
         self.unfinished = False
+        if self.quota_edge_ms is not None and self.quota_edge_ms <= self.now_ms:
+            self.rebuild_quota()
+        elif self.budgeted:
+            budgets.look(self)
         self.memory.forget(self.now_ms - self.policy.duplicate_window_s * 1000)
         self.pool.forget(self)
         for job in self.timers.rested_jobs(self.now_ms):
@@ -195,7 +212,10 @@ class Cell:
         for entity in (*self._touched, *self._gone):
             if isinstance(entity, Node | Job | Reservation):
                 accounting.bring(self, entity, entity in self._gone)
+            elif isinstance(entity, Account):
+                budgets.settle(entity, self.now_ms)
         accounting.mark_pieces(self)
+        promises.settle(self)
         touched = [e for e in self._touched if e not in self._gone]
         for entity in touched:
             mark = int.from_bytes(
@@ -245,7 +265,18 @@ class Cell:
     # --- accounts and queues ----------------------------------------------------------------------
 
     def rebuild_quota(self) -> None:
+        """The tree, its entries, or which of them are in their window: something is another."""
+        for account in self.accounts.values():
+            if account.take_effect(self.now_ms):
+                self.touch(account)
+                if self.policies:
+                    self.rulebook.accounts_changed()
         quota.rebuild(self.accounts.values())
+        edges = (m for a in self.accounts.values() for m in a.edges(self.now_ms))
+        self.quota_edge_ms = min(edges, default=None)
+        self.budgeted = [a for _, a in sorted(self.accounts.items()) if a.budgets]
+        budgets.look(self)
+        promises.reconsider(self)
 
     # --- nodes ------------------------------------------------------------------------------------
 
@@ -351,6 +382,8 @@ class Cell:
             for need in needs:
                 need.uses += 1
         shape.demand = demand
+        if spec.reservation is None:
+            promises.enlist(self, shape)
         demand.shapes[shape.id] = shape
         demand.told = None
         if shape.ripens:
@@ -418,6 +451,7 @@ class Cell:
             self.books,
             self.delays,
             self.runtimes,
+            self.pledges,
         )
         for table in tables:
             yield from table.values()

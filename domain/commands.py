@@ -31,6 +31,7 @@ from domain.pool_specs import (
 from domain.replays import Replay
 from domain.specs import (
     LEVELS,
+    Budget,
     Deadline,
     FabricPath,
     Flavour,
@@ -183,11 +184,16 @@ class SetQuota(Model):
     weight: Weight = 1000
     quotas: Annotated[tuple[Quota, ...], Field(max_length=64)] = ()
     queues: Annotated[tuple[Queue, ...], Field(max_length=256)] = ()
+    budgets: Annotated[tuple[Budget, ...], Field(max_length=64)] = ()
 
     @model_validator(mode="after")
     def _entries_differ(self) -> Self:
-        if len({q.accelerator for q in self.quotas}) != len(self.quotas):
-            raise ValueError("quotas must name different accelerators")
+        if len({(q.accelerator, q.from_ms, q.until_ms) for q in self.quotas}) != len(self.quotas):
+            raise ValueError("quotas must differ in accelerator or window")
+        if len({(b.accelerator, b.period_s) for b in self.budgets}) != len(self.budgets):
+            raise ValueError("budgets must differ in accelerator or period")
+        if any(q.until_ms <= q.from_ms for q in self.quotas):
+            raise ValueError("until_ms of a quota must be after its from_ms")
         if len({q.queue for q in self.queues}) != len(self.queues):
             raise ValueError("queues must have different names")
         return self

@@ -23,6 +23,7 @@ from domain import (
     offers,
     peers,
     policy,
+    promises,
     reservations,
     rights,
     takeover,
@@ -109,6 +110,7 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
     deadlines.keep(turn)
     mix.publish(turn)
     estimates.publish(turn)
+    promises.close_windows(turn)
     scheduling = Scheduling(turn)
     scheduling.run()
     elastic.grow(turn)

@@ -231,6 +231,31 @@ class ShapeBlocked(Fact, frozen=True, tag="ShapeBlocked"):
     """The account whose quota, or the label or domain, that binds."""
 
 
+class PromiseVoided(Fact, frozen=True, tag="PromiseVoided"):
+    """The tier's promise to the jobs of a shape cannot be kept, or (without a reason) it can."""
+
+    shape: int
+    reason: str
+
+
+class SlaWindowClosed(Fact, frozen=True, tag="SlaWindowClosed"):
+    """What a tier promised to an account's work on one type, and what of it was delivered."""
+
+    account: str
+    accelerator: str
+    tier: int
+    """Rank of the tier: 0 is the strongest promise."""
+    from_ms: int
+    to_ms: int
+    due_slot_s: int
+    delivered_slot_s: int
+    met: bool
+    starts: int = 0
+    """First starts of jobs in the window, within nominal quota."""
+    late: int = 0
+    """Of these, those that waited longer than the tier's queueing delay."""
+
+
 class NodeRegistered(Fact, frozen=True, tag="NodeRegistered"):
     command: int
 
@@ -349,6 +374,8 @@ AnyFact = (
     | JobCancelled
     | PreemptionDecided
     | ShapeBlocked
+    | PromiseVoided
+    | SlaWindowClosed
     | NodeRegistered
     | NodeReported
     | NodeCordoned

@@ -87,8 +87,8 @@ class Gathering:
         type_ = need.accelerator
         available = account.available(type_)
         # Only what is its own, and only if that can be enough: what it may borrow is others' own.
-        nominal = account.subtree.get(type_, 0)
-        own = nominal - account.usage.get(type_, 0) if nominal >= demand.size else 0
+        nominal = account.brings(type_)
+        own = nominal - account.uses(type_) if nominal >= demand.size else 0
         quota = max(0, min(demand.size, own, available))
         in_hand = demand.size if available >= demand.size else quota
         account.charge(type_, quota)

@@ -51,6 +51,8 @@ class Job:
         "not_before_ms",
         "number",
         "parts",
+        "preempted_on",
+        "preempted_then",
         "preemptions",
         "queued",
         "rank",
@@ -85,6 +87,9 @@ class Job:
         """Its place in the line, by the policy's order; smaller first."""
         self.failures = 0
         self.preemptions = 0
+        self.preempted_on = 0
+        """The day (since the epoch) of the last preemption, and how many there were on it."""
+        self.preempted_then = 0
         self.not_before_ms = 0
         """It backs off until then after an attempt failed."""
         self.resumes = False
@@ -116,6 +121,8 @@ class Job:
             self.lost_slot_s,
             self.failures,
             self.preemptions,
+            self.preempted_on,
+            self.preempted_then,
             self.resumes,
             self.not_before_ms,
             self.run.state() if self.run else None,

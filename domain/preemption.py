@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from domain import estimates, ordering, part_eviction
+from domain import estimates, ordering, part_eviction, promises
 from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
 from domain.policies.effects import PPM
 from domain.runs import SURPLUS
@@ -59,7 +59,7 @@ class Victims:
         self._lower_own: dict[tuple[Account, str, int], Eligible] = {}
         self._borrowed: dict[str, list[Run]] = {}
         self._services: dict[tuple[Account, str, int], list[tuple[int, Run]]] = {}
-        self._lower: dict[tuple[str, int], Eligible] = {}
+        self._lower: dict[tuple[str, int, bool], Eligible] = {}
 
     def _old_enough(self, accelerator: str, tier: int) -> list[Run]:
         """Attempts on a type in a tier that have had their minimum run time."""
@@ -125,8 +125,11 @@ class Victims:
     def of(self, shape: Shape, job: Job, accelerator: str) -> Iterator[Eligible]:
         """Victims of a claim by its quota and tier, then those that the policy's order offers."""
         account = shape.queue.account
+        in_deficit = promises.in_deficit(self.cell, shape)
+        if not in_deficit and shape.pledge is not None:
+            promises.wake_when_turned(self.cell, shape.pledge, shape.tier)
         if account.within_nominal(accelerator, shape.size):
-            yield self.lower(shape.tier, accelerator)
+            yield self.lower(shape.tier, accelerator, in_deficit)
         else:
             yield self._own_lower(account, shape.tier, accelerator)
         policy = self.cell.policy
@@ -196,22 +199,29 @@ class Victims:
             now = self.turn.header.now_ms
             tiers = range(tier + 1, len(TIERS))
             runs = [r for t in tiers for r in self._own(account, accelerator, t)]
+            runs = [r for r in runs if not promises.spared(self.cell, r)]
             runs += self._old_enough(accelerator, SURPLUS)
             found = Eligible({r: self._cost(r, now) for r in runs if not r.stop_by_ms})
             self._lower_own[key] = found
         return found
 
-    def lower(self, tier: int, accelerator: str) -> Eligible:
-        """Weaker tiers, and borrowers. Some may have been told to stop since, in this round."""
-        found = self._lower.get((accelerator, tier))
+    def lower(self, tier: int, accelerator: str, in_deficit: bool) -> Eligible:
+        """Weaker tiers, and borrowers. Some may have been told to stop since, in this round.
+
+        What promises spare is spared, unless the claim's own promise is not kept.
+        """
+        key = (accelerator, tier, in_deficit)
+        found = self._lower.get(key)
         if found is None:
             now = self.turn.header.now_ms
             runs = [
                 r for t in range(tier + 1, SURPLUS + 1) for r in self._old_enough(accelerator, t)
             ]
+            if not in_deficit:
+                runs = [r for r in runs if not promises.spared(self.cell, r)]
             runs.extend(self._borrowers(accelerator))
             found = Eligible({r: self._cost(r, now) for r in runs if not r.stop_by_ms})
-            self._lower[(accelerator, tier)] = found
+            self._lower[key] = found
         return found
 
 

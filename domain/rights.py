@@ -88,7 +88,7 @@ def surplus(cell: Cell, account: str, accelerator: str) -> int:
     owner = cell.accounts.get(account)
     if rights is None or owner is None:
         return 0
-    return max(0, rights.held - owner.usage.get(accelerator, 0))
+    return max(0, rights.held - owner.uses(accelerator))
 
 
 # --- decide ---------------------------------------------------------------------------------------
@@ -165,7 +165,8 @@ def impose(cell: Cell, rights: Rights) -> None:
     """The account's nominal quota is what the region holds."""
     cell.touch(rights)
     account = cell.accounts[rights.account]
-    account.nominal[rights.accelerator] = rights.held
+    account.rights[rights.accelerator] = rights.held
+    account.take_effect(cell.now_ms)
     cell.touch(account)
     cell.rebuild_quota()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Final
 
-from domain import fair_share, ordering, placement, preemption, waiting
+from domain import fair_share, ordering, placement, preemption, promises, waiting
 from domain.eviction import Plan
 from domain.fact import Counted, Why
 from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided
@@ -30,14 +30,22 @@ CLAIMS_TRIED: Final = 8
 TURN_MS: Final = 1000
 """A cell without events makes its rounds so far apart until each blocked shape had its turn."""
 
-_Claim = tuple[int, int, int, int, int, int, "Shape"]
-"""(tier, share; -priority; rank, seniority and number of the head; shape)"""
+_Claim = tuple[int, tuple[bool, int], int, int, int, int, "Shape"]
+"""(tier, place of the queue; -priority; rank, seniority and number of the head; shape)"""
 
 ROUND_IS_FULL: Final = "round_is_full"
 """Told to shapes that were never tried; those that were keep the reason that they have."""
 
 Line = tuple[int, int, int, int, "Shape"]
 """(-priority; rank, seniority and number of the head; shape)"""
+
+
+Place = tuple[bool, int]
+"""(nothing that was promised is lacking, share)"""
+
+
+def _place(cell: Cell, shape: Shape) -> Place:
+    return not promises.in_deficit(cell, shape), fair_share.order_share(cell, shape)
 
 
 def _line(cell: Cell, shape: Shape) -> Line | None:
@@ -64,10 +72,10 @@ class Scheduling:
 
     def run(self) -> None:
         bands = self._bands()
-        heap = [(tier, self._share(lines), queue, lines) for (tier, queue), lines in bands]
+        heap = [(tier, self._place(lines), queue, lines) for (tier, queue), lines in bands]
         heapify(heap)
         while heap and self.turn.work > 0:
-            tier, share, queue, lines = heap[0]
+            tier, (_, share), queue, lines = heap[0]
             if self.gathering.begin(tier):
                 self.available.clear()
             shape = lines[0][4]
@@ -80,7 +88,7 @@ class Scheduling:
             else:
                 self._advance(lines)
             if lines:
-                heapreplace(heap, (tier, self._share(lines), queue, lines))
+                heapreplace(heap, (tier, self._place(lines), queue, lines))
             else:
                 heappop(heap)
         if heap:
@@ -134,6 +142,8 @@ class Scheduling:
             room = demand.below_ceiling(need.accelerator)
             if room < demand.size:
                 return Blocked("policy_ceiling", demand.size, max(0, room), demand.ceiling_by)
+        if account.exhausted and account.priced(need.accelerator)[0] in account.exhausted:
+            return Blocked("budget_exhausted", demand.size, 0, account.id)
         available = self.available.get(key)
         if available is None:
             available = self.available[key] = account.available(need.accelerator)
@@ -156,8 +166,8 @@ class Scheduling:
             return self.cell.parts.has_room(need)
         return sum(c.free for c in need.classes(self.cell)) >= need.slots
 
-    def _share(self, lines: list[Line]) -> int:
-        return fair_share.order_share(self.cell, lines[0][4])
+    def _place(self, lines: list[Line]) -> Place:
+        return _place(self.cell, lines[0][4])
 
     def _start(self, shape: Shape, share: int) -> bool:
         """Start the head of the shape's line, or find that its demand is blocked."""
@@ -267,16 +277,11 @@ class Scheduling:
                 may = shape.tier <= weakest and not shape.ruling.calm
                 job = shape.head() if may else None
                 if job is not None:
-                    share = fair_share.order_share(self.cell, shape)
-                    order = (
-                        -shape.priority,
-                        ordering.place(self.cell, job),
-                        job.seniority_ms,
-                        job.number,
-                    )
-                    lines.append((shape.tier, share, *order, shape))
+                    rank = ordering.place(self.cell, job)
+                    order = (-shape.priority, rank, job.seniority_ms, job.number)
+                    lines.append((shape.tier, _place(self.cell, shape), *order, shape))
         lines.sort(key=lambda line: line[:6])
-        for _, share, *_, shape in self._turns(lines):
+        for _, (_, share), *_, shape in self._turns(lines):
             job = shape.head()
             if budget <= 0 or self.turn.work <= 0 or job is None:
                 return

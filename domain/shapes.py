@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.jobs import Job
     from domain.policies.ruling import Ruling, Terms
+    from domain.promises import Pledge
 
 NOT_OF_SHAPE: Final = ("job", "labels", "deadline")
 """Fields of SubmitJob that tell jobs apart and that no placement may read."""
@@ -233,6 +234,8 @@ class Shape:
         "mark",
         "needed_milli",
         "plain",
+        "pledge",
+        "pledged",
         "priority",
         "queue",
         "reason",
@@ -245,6 +248,7 @@ class Shape:
         "spec",
         "tier",
         "told_ms",
+        "void",
         "waiting",
         "waits_s",
         "where",
@@ -291,11 +295,17 @@ class Shape:
         self.where = ""
         self.told_ms = 0
         """When it was last told why it waits."""
+        self.void = ""
+        """Why the tier's promise cannot be kept; empty if it can."""
+        self.pledge: Pledge | None = None
+        """What is promised to its account; None for work in a reservation."""
+        self.pledged = 0
+        """What one of its jobs counts there."""
         self.mark = 0
 
     def state(self) -> tuple[object, ...]:
-        blocked = (self.reason, self.needed_milli, self.available_milli, self.where, self.told_ms)
-        return (self.id, self.key, *blocked)
+        blocked = (self.reason, self.needed_milli, self.available_milli, self.where)
+        return (self.id, self.key, *blocked, self.told_ms, self.void)
 
     def key_of(self, accelerator: str) -> bytes:
         """Of what it asks of nodes of the type."""
@@ -317,6 +327,8 @@ class Shape:
             self.demand.told = None
         self.waiting += 1
         self.demand.waiting += 1
+        if self.pledge is not None and not self.void:
+            self.pledge.wait(self.tier, self.pledged)
         place = (job.rank, job.seniority_ms, job.number)
         if not self.line or self.line[-1][:3] < place:
             self.line.append((*place, job))
@@ -328,6 +340,8 @@ class Shape:
         job.queued = False
         self.waiting -= 1
         self.demand.waiting -= 1
+        if self.pledge is not None and not self.void:
+            self.pledge.wait(self.tier, -self.pledged)
 
     @property
     def size(self) -> int:

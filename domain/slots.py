@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from domain import promises
 from domain.rules import count_keys
 from domain.runs import Run
 
@@ -61,6 +62,8 @@ def vacate(cell: Cell, run: Run) -> None:
     run.missing = {}
     if reservation is None:
         cell.preemptible.get((run.accelerator, run.tier), {}).pop(run, None)
+        if run.started_ms and not run.part:
+            promises.hold(cell, run, -1)
         charge(cell, run, -run.size)
     else:
         cell.touch(reservation)
@@ -70,10 +73,14 @@ def count_started(cell: Cell, run: Run) -> None:
     """The run has all its slots, and has become one that others may preempt."""
     cell.claims.pop(run, None)
     spec = run.job.shape.spec
-    if run.reservation is None and (spec.preemptible or run.part):
-        cell.preemptible.setdefault((run.accelerator, run.tier), {})[run] = None
     if spec.groups[0].grow_to is not None and not run.part:
         cell.elastic[run] = None
+    if run.reservation is not None:
+        return
+    if not run.part:
+        promises.hold(cell, run, 1)
+    if spec.preemptible or run.part:
+        cell.preemptible.setdefault((run.accelerator, run.tier), {})[run] = None
 
 
 def take_parts(cell: Cell, run: Run, by: int) -> None:
@@ -99,6 +106,21 @@ def charge(cell: Cell, run: Run, amount: int) -> None:
     queue.usage[run.accelerator] = queue.usage.get(run.accelerator, 0) + amount
     queue.account.charge(run.accelerator, amount)
     cell.touch(queue.account)
+
+
+def recharge(cell: Cell) -> None:
+    """The exchange rates are others: charge what all attempts hold anew."""
+    for account in cell.accounts.values():
+        account.own.clear()
+        for budget in account.budgets:
+            budget.price(account)
+        cell.touch(account)
+    for job in cell.jobs.values():
+        for run in (job.run, *job.parts.values()):
+            if run is not None and run.reservation is None:
+                job.shape.queue.account.charge(run.accelerator, run.size)
+    cell.rebuild_quota()
+    promises.recount(cell)
 
 
 def freed(cell: Cell, node: Node, freed: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from domain import accounting, delays, estimates, ordering, quota
+from domain import accounting, budgets, delays, estimates, ordering, promises, quota
 from domain.commands import RegisterNode, RequestReservation, SubmitJob
 from domain.facts import MixEntry
 from domain.jobs import Job
@@ -21,7 +21,7 @@ from domain.rules import count_keys
 from domain.runs import Run
 from domain.shapes import Shape
 from domain.slots import charge, count_started, take_parts
-from domain.specs import PolicyParameters
+from domain.specs import PolicyParameters, Quota
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -79,6 +79,7 @@ def dump(cell: Cell) -> bytes:
             "policies": [p.state() for _, p in sorted(cell.policies.items())],
             "signals": cell.signals.state(),
             "runtimes": [cell.runtimes[kind].state() for kind in sorted(cell.runtimes)],
+            "pledges": [p.state() for _, p in sorted(cell.pledges.items())],
             "digest": cell.digest(),
         }
     )
@@ -101,6 +102,7 @@ def load(data: bytes, make: type[Cell]) -> Cell:
     cell.believe(Head(*body["head"]), dict(body["inputs"]))
     cell.policy_version, policy = body["policy"]
     cell.policy = PolicyParameters.model_validate_json(policy)
+    cell.rates.update(quota.rates_of(cell.policy))
     cell.next_node, cell.next_job, cell.next_shape, cell.next_queue = body["next"]
     cell.memory.restore(*body["memory"])
     cell.mix.version, cell.mix.due, entries = body["mix"]
@@ -120,12 +122,15 @@ def load(data: bytes, make: type[Cell]) -> Cell:
             holder = cell.jobs[id_].run if kind == "job" else cell.reservations[id_]
             assert holder is not None, "only an attempt can wait for slots"
             cell.nodes[node].waiting.append(holder)
+    for id_, _, _, _, spent, *_ in body["accounts"]:
+        budgets.load(cell.accounts[id_], spent, cell.now_ms)
+    cell.rebuild_quota()
     cell.rulebook.dirty = bool(cell.policies)
     cell.rulebook.settle(cell)
-    quota.rebuild(cell.accounts.values())
     for node_ in cell.nodes.values():
         cell.fabric.update(node_)
     accounting.restore(cell, body["books"])
+    promises.restore(cell, body["pledges"])
     delays.restore(cell, body["delays"])
     estimates.restore(cell, body["estimates"], body["runtimes"])
     for entity in cell.entities():
@@ -139,16 +144,16 @@ def load(data: bytes, make: type[Cell]) -> Cell:
 
 def _load_accounts(cell: Cell, accounts: list[Any], queues: list[Any]) -> None:
     for id_, *_ in accounts:
-        cell.accounts[id_] = Account(id_)
-    for id_, parent, weight, nominal, borrowing, lending, _ in accounts:
+        cell.accounts[id_] = Account(id_, cell.rates)
+    for id_, parent, weight, entries, _, held, *_ in accounts:
         account = cell.accounts[id_]
         if parent is not None:
             account.parent = cell.accounts[parent]
             account.parent.children[id_] = account
         account.weight = weight
-        account.nominal = dict(nominal)
-        account.asked_limits = (dict(borrowing), dict(lending))
-        account.unlimit()
+        account.entries = tuple(Quota.model_validate_json(e) for e in entries)
+        account.rights = dict(held)
+        account.take_effect(cell.now_ms)
     for id_, index, owner, weight, strict in queues:
         account = cell.accounts[owner]
         queue = Queue(id_, index, account, weight, strict)
@@ -172,7 +177,8 @@ def _load_shape(cell: Cell, id_: int, key: bytes, blocked: list[Any]) -> None:
     body = msgspec.json.encode({**msgspec.json.decode(key), "job": "x"})
     spec = SubmitJob.model_validate_json(body)
     shape = Shape(id_, key, spec, cell.queues[spec.queue])
-    shape.reason, shape.needed_milli, shape.available_milli, shape.where, shape.told_ms = blocked
+    blocked, (shape.told_ms, shape.void) = blocked[:4], blocked[4:]
+    shape.reason, shape.needed_milli, shape.available_milli, shape.where = blocked
     cell.link_shape(shape)
 
 
@@ -197,7 +203,8 @@ def _load_jobs(cell: Cell, states: list[Any]) -> None:
         if deadline is not None:
             job.deadline_ms, job.hard, job.late = deadline
         job.attempts, job.attained_slot_s, job.lost_slot_s, *counts = counts
-        job.failures, job.preemptions, job.resumes = counts
+        job.failures, job.preemptions, *counts = counts
+        job.preempted_on, job.preempted_then, job.resumes = counts
         job.not_before_ms = rest
         cell.jobs[id_] = job
         job.shape.jobs += 1

@@ -42,6 +42,8 @@ MAX_SLOTS: Final = 1_000_000
 Seconds = Annotated[int, Field(ge=0, le=MAX_S)]
 Millis = Annotated[int, Field(ge=0, le=MAX_MS)]
 Slots = Annotated[int, Field(ge=0, le=MAX_SLOTS)]
+Ppm = Annotated[int, Field(ge=0, le=1_000_000)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Weight = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -225,10 +227,18 @@ class FabricPath(Model):
 
 
 class Quota(Model):
-    """An account's quota for one accelerator type, in slots."""
+    """An account's quota for one accelerator type or group of types, in slots.
+
+    Entries for the same add up while their windows are on; so do those for a group and for its
+    members, at their rates. A limit that one of them leaves out does not bind.
+    """
 
     accelerator: Name
+    """An accelerator type, or a group of the policy's `groups`."""
     nominal: Slots
+    from_ms: Millis = 0
+    until_ms: Millis = MAX_MS
+    """The entry counts from `from_ms` until before `until_ms`."""
     borrowing_limit: Slots | None = None
     """Most that the account may use beyond its nominal; None: no limit."""
     lending_limit: Slots | None = None
@@ -238,11 +248,34 @@ class Quota(Model):
     lent, and nothing is borrowed beyond it."""
 
 
+class Budget(Model):
+    """Slot-seconds that an account's own queues may use in each period."""
+
+    accelerator: Name
+    """An accelerator type, or a group of the policy's `groups`."""
+    slot_s: Annotated[int, Field(ge=1, le=1 << 50)]
+    period_s: Annotated[int, Field(ge=60, le=MAX_S)] = 30 * 86_400
+    """Periods are multiples of this since the epoch."""
+
+
 class Queue(Model):
     queue: Name
     weight: Weight = 1000
     order: Literal["skip", "strict"] = "skip"
     """skip: a job that does not fit lets later ones pass; strict: it does not."""
+
+
+class Rate(Model):
+    accelerator: Name
+    rate_milli: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """What one slot of the type takes of the group's quota, in thousandths."""
+
+
+class TypeGroup(Model):
+    """Types on which one entitlement is spent: a slot of each costs its rate."""
+
+    group: Name
+    members: Annotated[tuple[Rate, ...], Field(min_length=1, max_length=64)]
 
 
 class PolicyParameters(Model):
@@ -269,6 +302,18 @@ class PolicyParameters(Model):
     node_score: Literal["fragmentation", "best_fit"] = "fragmentation"
     """Where a replica with a share or host parts goes: where it takes least of what the workload
     mix could use, or where it leaves the least CPU and devices."""
+    gpu_time_fraction_ppm: tuple[Ppm, Ppm, Ppm, Ppm] = (995_000, 950_000, 700_000, 0)
+    """By tier: the promised part of the slot-time that an account's work asks for within its
+    nominal quota, in millionths; 0: no promise, and none is reported."""
+    sla_window_s: Annotated[int, Field(ge=60, le=MAX_S)] = 86_400
+    """The time over which that part is measured."""
+    preemptions_per_day: tuple[Count, Count, Count, Count] = (0, 1, 4, 1_000_000)
+    """By tier: how often a day a stronger tier may preempt a job; what an account uses beyond its
+    nominal quota is not protected."""
+    max_lost_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 600, MAX_S, MAX_S)
+    """By tier: a stronger tier preempts no job that would lose more seconds of work than these."""
+    groups: Annotated[tuple[TypeGroup, ...], Field(max_length=64)] = ()
+    """Quota of a type that is a member of a group is the group's."""
     max_preemptions_per_round: Annotated[int, Field(ge=0, le=10_000)] = 64
     """No more claims are made in a round that has had so many victims."""
     requeue_backoff_s: Seconds = 30

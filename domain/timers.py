@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
 
-from domain import ordering
+from domain import budgets, ordering, promises
 from domain.policies import gates, signals
 from domain.slots import ready_claims
 
@@ -138,6 +138,8 @@ def next_due_ms(cell: Cell) -> int | None:
     if handoffs_ms is not None:
         moments.append(handoffs_ms)
     moments.extend(m for m in (signals.next_ms(cell), gates.next_ms(cell)) if m is not None)
+    edges = (cell.quota_edge_ms, budgets.next_ms(cell), promises.next_ms(cell))
+    moments.extend(m for m in edges if m is not None)
     for reservation in cell.reservations.values():
         moment = reservation.next_ms()
         if moment is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import accounting
+from domain import accounting, promises
 from domain.facts import ShapeBlocked
 from domain.placement import Blocked
 
@@ -28,6 +28,7 @@ def tell(turn: Turn, shape: Shape, blocked: Blocked) -> bool:
     if alike and turn.header.now_ms < shape.told_ms + CALM_MS:
         return False
     turn.emit(ShapeBlocked(shape.id, *blocked))
+    promises.judge(turn, shape, blocked)
     return True
 
 

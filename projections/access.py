@@ -145,6 +145,8 @@ RULES: Final[dict[str, Callable[[Sight, Fields], Fields | None]]] = {
     "books": _own,
     "shape_rules": _own_rules,
     "policies": _operators,
+    "pledges": _own,
+    "windows": _own,
     "decisions": _own_decision,
     "outcomes": _own_outcome,
     "nodes": _shared_node,

@@ -36,7 +36,7 @@ def delays(entity: Delays) -> Values:
         "rank": entity.id,
         "total_ms": entity.total_ms,
         "late": entity.late,
-        "counts": entity.counts,
+        "counts": list(entity.counts),
     }
 
 

@@ -21,11 +21,12 @@ from domain.ledger import Head, Round
 from domain.nodes import Node
 from domain.policies import explain
 from domain.policies.state import Policy
+from domain.promises import Pledge
 from domain.quota import UNLIMITED, Account, Queue
 from domain.reservations import Reservation
 from domain.shapes import Shape, split
 from domain.specs import LEVELS, TIERS
-from projections import kpis
+from projections import kpis, promised
 from projections.tables import BUCKET, Row
 
 Values = dict[str, Any]
@@ -137,6 +138,10 @@ class _Rows:
             values = {"at_ms": self.at_ms, "body": body}
             self.put("shape_events", (fact.shape, self.number, n), values)
             return
+        if isinstance(fact, facts.SlaWindowClosed):
+            values = {"at_ms": self.at_ms, "body": body}
+            self.put("windows", (fact.account, self.number, n), values)
+            return
         job = self._job_of(fact)
         if job is not None:
             self.put("job_events", (job, self.number, n), event)
@@ -212,6 +217,8 @@ class _Rows:
                 self.put("reservations", (entity.id,), reservation(entity))
             case Book():
                 self.put("books", entity.id, kpis.book(entity))
+            case Pledge():
+                self.put("pledges", entity.id, promised.pledge(entity))
             case Delays():
                 self.put("delays", (TIERS[entity.id].value,), kpis.delays(entity))
 
@@ -331,7 +338,9 @@ def account(entity: Account) -> Values:
 
 def _quota(entity: Account, accelerator: str) -> Values:
     available = entity.available(accelerator)
+    entries = [e for e in entity.entries if entity.priced(e.accelerator)[0] == accelerator]
     return {
+        "entries": [e.model_dump(mode="json", exclude_defaults=True) for e in entries],
         "nominal_milli": entity.nominal.get(accelerator, 0),
         "borrowing_limit_milli": entity.borrowing_limit.get(accelerator),
         "lending_limit_milli": entity.lending_limit.get(accelerator),

@@ -192,6 +192,27 @@ TABLES: Final[dict[str, Table]] = dict(
             {"tier": "text"},
             {"rank": "int", "total_ms": "int", "late": "int", "counts": "json"},
         ),
+        table(
+            "pledges",
+            {},
+            {"account": "text", "accelerator": "text"},
+            {
+                "from_ms": "int",
+                "since_ms": "int",
+                "due": "json",
+                "delivered": "json",
+                "due_rate": "json",
+                "delivered_rate": "json",
+                "starts": "json",
+                "late": "json",
+            },
+        ),
+        table(
+            "windows",
+            {"account": "text"},
+            {"round": "int", "n": "int"},
+            {"at_ms": "int", "body": "json"},
+        ),
         table("job_numbers", {"job": "text"}, {}, {"number": "int"}),
         table(
             "job_events",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from domain.commands import SubmitJob
     from domain.fabric import NodeClass
     from domain.policies.state import Policy, Version
-    from domain.quota import Account, Queue
+    from domain.quota import Queue
     from domain.shapes import Shape
 
 RULES_MAX: Final = 512
@@ -291,24 +291,17 @@ class Rulebook:
         """Lending and borrowing limits of accounts, as rules set them."""
         lend, changed = self.by_phase.get(Phase.LEND, []), False
         for account in cell.accounts.values():
-            before = (account.lending_limit, account.borrowing_limit)
-            account.unlimit()
-            if lend:
-                for accelerator in sorted(account.nominal):
-                    if (account.id, accelerator) not in cell.pool.rights:
-                        self._limit_one(account, accelerator)
-            if before != (account.lending_limit, account.borrowing_limit):
+            ruled: dict[str, dict[str, int]] = {"borrowing": {}, "lending": {}}
+            for resource in account.ruleable() if lend else ():
+                row = rows.of_account(self.names, account, resource)
+                for slot, slots in self.ask(Phase.LEND, row)[0].items():
+                    if slot in ruled:
+                        ruled[slot][resource] = 1000 * slots
+            if account.rule(ruled["borrowing"], ruled["lending"]):
                 changed = True
                 cell.show(account)
         if changed:
             cell.rebuild_quota()
-
-    def _limit_one(self, account: Account, accelerator: str) -> None:
-        outcome = self.ask(Phase.LEND, rows.of_account(self.names, account, accelerator))[0]
-        if "lending" in outcome:
-            account.lending_limit[accelerator] = 1000 * outcome["lending"]
-        if "borrowing" in outcome:
-            account.borrowing_limit[accelerator] = 1000 * outcome["borrowing"]
 
 
 def masks(rules: Sequence[Live], table: Sequence[Row]) -> npt.NDArray[np.bool_]:

@@ -17,6 +17,8 @@ quotas = st.builds(
     nominal=st.integers(0, 24),
     borrowing_limit=LIMITS,
     lending_limit=LIMITS,
+    from_ms=st.sampled_from((0, 0, 0, 1_500_000)),
+    until_ms=st.sampled_from((specs.MAX_MS, specs.MAX_MS, specs.MAX_MS, 6_000_000)),
 )
 groups = st.one_of(
     st.builds(

@@ -19,7 +19,7 @@ from domain import commands as c
 from domain import specs
 from domain.cell import Cell
 from domain.decide import decide
-from domain.facts import ShapeBlocked
+from domain.facts import PromiseVoided, ShapeBlocked
 from domain.ledger import ENGINE, Accepted, Header, canonical
 from domain.scheduling import TURN_MS
 from domain.slots import ready_claims
@@ -39,6 +39,7 @@ from tests.domain.histories import (
     runtimes,
 )
 from tests.domain.naive import Naive
+from tests.domain.owed import Owed
 from tests.domain.recount import Recount
 
 
@@ -50,6 +51,7 @@ class Machine(RuleBasedStateMachine):
         self.given = Given()
         self.naive = Naive()
         self.recount = Recount()
+        self.owed = Owed()
         self.pending: list[Accepted] = []
         self.sent: list[Accepted] = []
         self.jobs = 0
@@ -369,6 +371,7 @@ class Machine(RuleBasedStateMachine):
         self.sent.extend(taken)
         self.naive.follow(round)
         self.recount.follow(self.given.cell, round)
+        self.owed.follow(self.given.cell, round)
         self.check_reasons(round)
 
     @rule()
@@ -427,13 +430,14 @@ class Machine(RuleBasedStateMachine):
             sleeper = Cell.restore(cell.snapshot())
             round = decide(sleeper, Header(cell.head.round + 1, idle_ms, 100_000, ENGINE), [])
             # A reason may be told anew: the jobs that were placed last have changed what binds.
-            late = [f for f in round.facts if not isinstance(f, ShapeBlocked)]
+            late = [f for f in round.facts if not isinstance(f, ShapeBlocked | PromiseVoided)]
             assert not late, f"{idle_ms - cell.now_ms} ms later, {due_ms=}: {late}"
 
     @invariant()
     def every_slot_second_is_put_to_one_use(self) -> None:
         for cell in (self.given.cell, self.given.twin):
             self.recount.check(cell)
+            self.owed.check(cell)
 
     @invariant()
     def usage_agrees(self) -> None:

@@ -448,7 +448,7 @@ class Naive:
     def limit(self, account: str, type_: str, name: str) -> int | None:
         """An entry of the account's quota, in thousandths."""
         for entry in self.accounts[account].quotas:
-            if entry.accelerator == type_:
+            if entry.accelerator == type_ and entry.from_ms <= self.now_ms < entry.until_ms:
                 value = getattr(entry, name)
                 return None if value is None else 1000 * value
         return None

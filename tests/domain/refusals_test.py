@@ -51,7 +51,11 @@ GATE = c.SetPolicy(parameters=specs.PolicyParameters(require_replay=True))
 UNTRIED = replays.Replay(
     report="0" * 64, parameters="0" * 64, policy_version=1, first_round=1, last_round=1
 )
+TWICE = tuple(
+    specs.TypeGroup(group=name, members=(specs.Rate(accelerator="h100"),)) for name in ("x", "y")
+)
 SIMPLE: dict[str, tuple[tuple[c.Command, ...], c.Command]] = {
+    "groups_overlap": ((), c.SetPolicy(parameters=specs.PolicyParameters(groups=TWICE))),
     "replay_required": ((GATE,), c.SetPolicy(parameters=specs.PolicyParameters())),
     "replay_failed": (
         (GATE,),

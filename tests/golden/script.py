@@ -132,7 +132,9 @@ def capacity() -> list[Command]:
         queues = (Queue(queue=f"{name}-q", order=order),)
         return SetQuota(account=name, parent="org", quotas=quotas, queues=queues)
 
-    policy = PolicyParameters(min_run_s=(0, 60, 60, 60), queue_delay_s=(0, 0, 60, 600))
+    policy = PolicyParameters(
+        min_run_s=(0, 60, 60, 60), queue_delay_s=(0, 0, 60, 600), sla_window_s=3600
+    )
     return [
         SetQuota(account="org"),
         team("red", "skip"),
