@@ -43,7 +43,10 @@ def grow(turn: Turn) -> None:
         if turn.work <= 0 or left <= 0:
             cell.unfinished = True
             return
-        left -= _grow(turn, run, left)
+        grown = _grow(turn, run, left)
+        left -= grown
+        if grown:
+            cell.unfinished = True  # what waits may claim it
 
 
 def _turns(turn: Turn) -> list[Run]:

@@ -258,26 +258,38 @@ def for_shape(turn: Turn, victims: Victims, shape: Shape, job: Job) -> tuple[int
 
 
 def _with_quota(shape: Shape, accelerator: str, found: Plan, eligible: Eligible) -> Plan | None:
-    """Add victims until the quota that the claim needs is free, too."""
-    account = shape.queue.account
-    short = shape.size - account.available(accelerator)
-    freed = sum(r.size for r in found.runs if _frees(r, account, accelerator))
-    if freed >= short:
-        return found
-    runs: dict[Run, None] = dict.fromkeys(found.runs)
-    for run in eligible.by_cost():
-        if run not in runs and not run.stop_by_ms and _frees(run, account, accelerator):
-            runs[run] = None
-            freed += run.size
-            found = found._replace(cost=found.cost + eligible.cost[run])
-            if freed >= short:
-                return found._replace(runs=sorted(runs, key=lambda r: r.order))
-    return None
+    """Add victims until the quota that the claim needs is free, too.
+
+    What their ends give to the account is what the tree says once they are taken out of it: what
+    others may not lend, or the account not borrow, is of no use to it.
+    """
+    account, size = shape.queue.account, shape.size
+    runs: dict[Run, None] = {}
+    for run in found.runs:
+        _charge(run, -1)
+        runs[run] = None
+    available = account.available(accelerator)
+    useless: dict[Account, None] = {}
+    for run in eligible.by_cost() if available < size else ():
+        owner = run.job.shape.queue.account
+        if run in runs or run.stop_by_ms or owner in useless:
+            continue
+        _charge(run, -1)
+        then = account.available(accelerator)
+        if then <= available:
+            _charge(run, 1)
+            useless[owner] = None
+            continue
+        available, runs[run] = then, None
+        found = found._replace(cost=found.cost + eligible.cost[run])
+        if available >= size:
+            break
+    for run in runs:
+        _charge(run, 1)
+    if available < size:
+        return None
+    return found._replace(runs=sorted(runs, key=lambda r: r.order))
 
 
-def _frees(run: Run, account: Account, accelerator: str) -> bool:
-    """True iff the end of the attempt gives quota to the account."""
-    owner = run.job.shape.queue.account
-    if run.accelerator != accelerator:
-        return False
-    return owner is account or owner.borrowed(accelerator) > 0
+def _charge(run: Run, by: int) -> None:
+    run.job.shape.queue.account.charge(run.accelerator, by * run.size)
