@@ -104,7 +104,6 @@ class Cell:
         self.delays: dict[int, Delays] = {}
         """By tier: how long first starts took."""
         self.pledges: dict[tuple[str, str], Pledge] = {}
-        """By account and accelerator type: what tiers promise."""
         self.memory = Memory()
         self.pool = Pool()
         self.mix = Mix()
@@ -113,10 +112,7 @@ class Cell:
         self.estimates = EstimateModel()
         self.policies: dict[str, Policy] = {}
         self.signals = Signals()
-        self.next_node = 0
-        self.next_job = 0
-        self.next_shape = 0
-        self.next_queue = 0
+        self.next_node = self.next_job = self.next_shape = self.next_queue = 0
         # Derived from the above:
         self.rulebook = Rulebook()
         self.fabric = Fabric()
@@ -148,9 +144,7 @@ class Cell:
         self.in_pieces: dict[str, dict[Shape, None]] = {}
         """By accelerator type: shapes that were told that what is free is in pieces."""
         self.quota_edge_ms: int | None = None
-        """When the window of a quota entry begins or ends next."""
         self.budgeted: list[Account] = []
-        """Accounts that have budgets."""
         self.windows_until_ms = 0
         """All windows that ended before are closed."""
         # Of the round in progress:

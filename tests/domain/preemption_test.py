@@ -258,3 +258,25 @@ def test_a_claim_that_waits_for_quota_alone_is_started() -> None:
     assert next_due_ms(restored) == next_due_ms(world.cell) == world.now_ms
     until_quiet(world, most=0)
     assert world.cell.jobs["y"].status is JobState.RUNNING
+
+
+def test_what_gives_no_quota_to_the_claim_is_no_victim() -> None:
+    """The end of a growth elsewhere does not let an account use more than its own limit."""
+    world = Given()
+    world.facts(
+        c.SetPolicy(parameters=EAGER),
+        account("org", parent=None),
+        account("a", quota(4, borrowing_limit=0)),
+        account("b", quota(4)),
+        account("c", quota(8)),
+        *(node(f"n{i}") for i in range(2)),
+    )
+    growing = specs.ReplicaGroup(count=1, slots=1, grow_to=8)
+    settle(
+        world, job("own", queue="a", slots=4), job("grows", queue="b", groups=(growing,)), most=0
+    )
+    used = world.cell.accounts["b"].own["h100"]
+    assert used == 8000, "it borrows"
+    settle(world, job("more", queue="a", slots=1), most=0)
+    assert world.cell.accounts["a"].own["h100"] == 4000
+    assert world.cell.accounts["b"].own["h100"] == used
