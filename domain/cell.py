@@ -22,6 +22,7 @@ from domain.estimates import EstimateModel, Kind, Seen
 from domain.fabric import Fabric
 from domain.jobs import Job
 from domain.ledger import Accepted, Head, Header
+from domain.maintenance import Maintenance
 from domain.memory import Memory
 from domain.mix import Mix
 from domain.nodes import Node
@@ -46,6 +47,7 @@ Entity = (
     | Job
     | Shape
     | Reservation
+    | Maintenance
     | Book
     | Delays
     | Pledge
@@ -99,6 +101,7 @@ class Cell:
         self.jobs: dict[str, Job] = {}
         self.shapes: dict[int, Shape] = {}
         self.reservations: dict[str, Reservation] = {}
+        self.maintenances: dict[str, Maintenance] = {}
         self.books: dict[tuple[str, str], Book] = {}
         """By owner and accelerator type: what became of every slot-second."""
         self.delays: dict[int, Delays] = {}
@@ -206,6 +209,8 @@ class Cell:
         for entity in (*self._touched, *self._gone):
             if isinstance(entity, Node | Job | Reservation):
                 accounting.bring(self, entity, entity in self._gone)
+                if isinstance(entity, Reservation):
+                    entity.settle(self.now_ms)
             elif isinstance(entity, Account):
                 budgets.settle(entity, self.now_ms)
         accounting.mark_pieces(self)
@@ -307,7 +312,7 @@ class Cell:
             raise Refused("unknown_queue", "queue", f"no queue {spec.queue!r} is known")
         if spec.reservation is not None:
             reservation = self.reservations.get(spec.reservation)
-            if reservation is None or reservation.closing:
+            if reservation is None or reservation.is_over:
                 rule = f"no live reservation {spec.reservation!r}"
                 raise Refused("unknown_reservation", "reservation", rule)
             if spec.queue not in reservation.spec.queues:
@@ -442,6 +447,7 @@ class Cell:
             self.shapes,
             self.jobs,
             self.reservations,
+            self.maintenances,
             self.books,
             self.delays,
             self.runtimes,

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from domain.maintenance_commands import CancelMaintenance, PlanMaintenance, check_window
 from domain.policies.commands import (
     ActivatePolicy,
     DraftPolicy,
@@ -31,8 +32,10 @@ from domain.pool_specs import (
 from domain.replays import Replay
 from domain.specs import (
     LEVELS,
+    MAX_MS,
     Budget,
     Deadline,
+    Every,
     FabricPath,
     Flavour,
     JobId,
@@ -135,6 +138,10 @@ class RegisterNode(Model):
     labels: Annotated[dict[Label, Text], Field(max_length=32)] = {}
     lease_s: Annotated[int, Field(ge=0, le=86_400)] = 0
     """Silence longer than this means that the node is lost; 0: it is never lost by silence."""
+    until_ms: Annotated[int, Field(ge=0, le=MAX_MS)] = 0
+    """A rented node is there until this moment; 0: it stays."""
+    lead_s: Seconds = 600
+    """It is drained so long before `until_ms`."""
 
     @model_validator(mode="after")
     def _path_is_not_a_label(self) -> Self:
@@ -214,11 +221,16 @@ class RequestReservation(Model):
     """Queues whose jobs may use it, if they name it."""
     required_level: Level = Level.CLUSTER
     require: Annotated[tuple[Selector, ...], Field(max_length=16)] = ()
+    every_s: Every | None = None
+    """The window recurs after so long; None: there is one."""
+    until_ms: Millis = MAX_MS
+    """It recurs while it begins before this."""
+    lead_s: Seconds = 0
+    """Nodes are bound so long before each window, and what runs on them makes room."""
 
     @model_validator(mode="after")
     def _window_is_not_empty(self) -> Self:
-        if self.end_ms <= self.start_ms:
-            raise ValueError("end_ms must be after start_ms")
+        check_window(self.start_ms, self.end_ms, self.every_s)
         return self
 
 
@@ -402,6 +414,8 @@ Command = (
     | SetQuota
     | RequestReservation
     | CancelReservation
+    | PlanMaintenance
+    | CancelMaintenance
     | ReportAttempt
     | ReportCheckpoint
     | SetPolicy
@@ -434,6 +448,8 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         SetQuota,
         RequestReservation,
         CancelReservation,
+        PlanMaintenance,
+        CancelMaintenance,
         ReportAttempt,
         ReportCheckpoint,
         SetPolicy,

@@ -18,6 +18,8 @@ from domain import (
     handoff,
     jobs,
     ledger,
+    maintenance,
+    maintenance_commands,
     mix,
     nodes,
     offers,
@@ -48,6 +50,8 @@ DECIDE: Final[dict[str, Callable[[Turn, Any, int], None]]] = {
     commands.SetQuota.__name__: accounts.set_quota,
     commands.RequestReservation.__name__: reservations.request_reservation,
     commands.CancelReservation.__name__: reservations.cancel_reservation,
+    maintenance_commands.PlanMaintenance.__name__: maintenance.plan_maintenance,
+    maintenance_commands.CancelMaintenance.__name__: maintenance.cancel_maintenance,
     commands.ReportAttempt.__name__: attempts.report_attempt,
     commands.ReportCheckpoint.__name__: attempts.report_checkpoint,
     commands.SetPolicy.__name__: policy.set_policy,
@@ -105,6 +109,7 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
     attempts.expire_stops(turn)
     handoff.expire_offers(turn)
     takeover.expire_claims(turn)
+    maintenance.keep(turn)
     reservations.keep(turn)
     attempts.start_ready_claims(turn)
     deadlines.keep(turn)

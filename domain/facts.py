@@ -330,10 +330,37 @@ class ReservationClosing(Fact, frozen=True, tag="ReservationClosing"):
     reservation: str
     reason: str
     """ended, or cancelled."""
+    due_slot_s: int = 0
+    """Promised in the part of the window that is over."""
+    delivered_slot_s: int = 0
+    """Held of that; the shortfall is what lacks."""
 
 
 class ReservationEnded(Fact, frozen=True, tag="ReservationEnded"):
     reservation: str
+    next_start_ms: int = 0
+    """When its next window begins; 0: there is none."""
+
+
+class MaintenancePlanned(Fact, frozen=True, tag="MaintenancePlanned"):
+    command: int
+
+
+class MaintenanceBegan(Fact, frozen=True, tag="MaintenanceBegan"):
+    """The nodes that took work so far are drained for it."""
+
+    maintenance: str
+    nodes: list[str]
+
+
+class MaintenanceEnded(Fact, frozen=True, tag="MaintenanceEnded"):
+    """Its nodes take work again."""
+
+    maintenance: str
+    reason: str
+    """ended, or cancelled."""
+    next_start_ms: int = 0
+    """When its next window begins; 0: there is none."""
 
 
 class PolicySet(Fact, frozen=True, tag="PolicySet"):
@@ -391,6 +418,9 @@ AnyFact = (
     | ReservationUnbound
     | ReservationClosing
     | ReservationEnded
+    | MaintenancePlanned
+    | MaintenanceBegan
+    | MaintenanceEnded
     | PolicySet
     | PeersSet
     | InventorySeen

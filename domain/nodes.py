@@ -101,6 +101,15 @@ class Node:
         return not (self.cordoned or self.draining or self.lost) and self.healthy
 
     @property
+    def leaves_ms(self) -> int:
+        """When it is drained because its lease from its owner ends; 0: it stays."""
+        spec = self.spec
+        return max(1, spec.until_ms - 1000 * spec.lead_s) if spec.until_ms else 0
+
+    def must_leave(self, now_ms: int) -> bool:
+        return 0 < self.leaves_ms <= now_ms
+
+    @property
     def status(self) -> str:
         if self.lost:
             return "lost"
@@ -197,6 +206,10 @@ def drain_node(turn: Turn, command: DrainNode, at: int) -> None:
     node = _known(turn, command.node)
     if node.draining:
         raise Refused("node_draining", "node", "it is draining or drained already")
+    drain(turn, node)
+
+
+def drain(turn: Turn, node: Node) -> None:
     turn.emit(NodeDraining(node.id))
     for run in sorted(node.runs, key=lambda r: r.order):
         turn.stop(run, "drained")
@@ -258,6 +271,7 @@ def apply_registered(cell: Cell, fact: NodeRegistered) -> None:
     node.lost = False  # a cordon stays: an operator set it, and an agent only came back
     node.healthy = True
     cell.timers.lease(node)
+    cell.timers.leave(node)
     cell.changed_node(node)
 
 

@@ -1,16 +1,17 @@
 """Reservations: slots held for a window, usable by the queues that they name.
 
-A reservation is bound to nodes when its window begins, not before: a node that fails earlier costs
-nothing. While it holds, jobs that name it are placed on its slots and charge no quota.
+A reservation is bound to nodes `lead_s` before its window begins, not before: until then they do
+other work, and a node that fails costs nothing. While it holds, jobs that name it are placed on its
+slots and charge no quota. Of a recurring one, each window is bound anew; a job that did not end in
+one goes on in the next.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import eviction, placement, preemption
+from domain import calendar, eviction, placement, preemption
 from domain.commands import CancelReservation, RequestReservation
-from domain.fabric import NodeClass, matches
 from domain.fact import Held
 from domain.facts import (
     PreemptionDecided,
@@ -39,6 +40,9 @@ MAX_RESERVATIONS: Final = 10_000
 
 class Reservation:
     __slots__ = (
+        "_delivered",
+        "_rate",
+        "_since_ms",
         "active",
         "booked",
         "closing",
@@ -49,12 +53,15 @@ class Reservation:
         "shortfall",
         "spec",
         "used",
+        "window",
     )
     kind = "reservation"
 
     def __init__(self, spec: RequestReservation) -> None:
         self.id = spec.reservation
         self.spec = spec
+        self.window = calendar.window_of(spec)
+        """The one that is on, or comes next."""
         self.nodes: dict[str, int] = {}
         """Slots held, or waited for, by node."""
         self.missing: dict[str, int] = {}
@@ -67,7 +74,51 @@ class Reservation:
         """Why it closes; empty while it does not."""
         self.shortfall = 0
         """Slots of the promise that are missed now."""
+        self._rate = 0
+        """Slots held since `_since_ms`."""
+        self._since_ms = 0
+        self._delivered = 0
+        """Slots x milliseconds that were held in the window until then."""
         self.mark = 0
+
+    @property
+    def recurs(self) -> bool:
+        """Another window comes after this one."""
+        return self.closing != "cancelled" and self.window.after(self.window.end_ms) is not None
+
+    @property
+    def is_over(self) -> bool:
+        """It takes no work any more."""
+        return bool(self.closing) and not self.recurs
+
+    def delivered(self, now_ms: int) -> int:
+        """Slots x milliseconds that were held in the window."""
+        start_ms, end_ms = self.window[:2]
+        held_ms = min(now_ms, end_ms) - min(max(self._since_ms, start_ms), end_ms)
+        return self._delivered + self._rate * max(0, held_ms)
+
+    def due(self, now_ms: int) -> int:
+        """Slots x milliseconds that are promised until now."""
+        over_ms = max(0, min(now_ms, self.window.end_ms) - self.window.start_ms)
+        return self.spec.count * self.spec.slots * over_ms
+
+    def settle(self, now_ms: int) -> None:
+        """At the end of a round that changed what is held."""
+        rate = sum(self.nodes.values()) - sum(self.missing.values())
+        if rate != self._rate:
+            self._delivered = self.delivered(now_ms)
+            self._since_ms, self._rate = now_ms, rate
+
+    def move(self, start_ms: int) -> None:
+        """All begins anew with another window."""
+        self.window = calendar.moved(self.window, start_ms)
+        self.active, self.closing, self.shortfall = False, "", 0
+        self._rate = self._since_ms = self._delivered = 0
+
+    def restore(self, start_ms: int, since_ms: int, delivered: int) -> None:
+        self.window = calendar.moved(self.window, start_ms)
+        self._rate = sum(self.nodes.values()) - sum(self.missing.values())
+        self._since_ms, self._delivered = since_ms, delivered
 
     @property
     def status(self) -> str:
@@ -82,10 +133,15 @@ class Reservation:
         """Replicas that are not bound to a node yet."""
         return self.spec.count - sum(self.nodes.values()) // self.spec.slots
 
-    def next_ms(self) -> int | None:
+    @property
+    def bind_ms(self) -> int:
+        return self.window.start_ms - 1000 * self.spec.lead_s
+
+    def next_ms(self, now_ms: int) -> int | None:
         if self.closing:
             return None
-        return self.spec.end_ms if self.nodes or self.shortfall else self.spec.start_ms
+        moments = (self.bind_ms, self.window.start_ms, self.window.end_ms)
+        return min((m for m in moments if m > now_ms), default=None)
 
     def free_on(self, node: str) -> int:
         return self.nodes[node] - self.missing.get(node, 0) - self.used.get(node, 0)
@@ -99,6 +155,9 @@ class Reservation:
             self.active,
             self.closing,
             self.shortfall,
+            self.window.start_ms,
+            self._since_ms,
+            self._delivered,
         )
 
 
@@ -124,41 +183,15 @@ def request_reservation(turn: Turn, command: RequestReservation, at: int) -> Non
 
 
 def _check_capacity(cell: Cell, command: RequestReservation) -> None:
-    """Refuse what the healthy nodes could not hold even if nothing ran on them."""
-    classes = classes_for(cell, command)
-    level = LEVELS.index(command.required_level)
-    largest, total = placement.empty_capacity(cell, classes, command.slots, level)
-    if largest < command.count:
-        rule = f"the largest {command.required_level} holds {largest} x {command.slots} slots"
-        raise Refused("never_fits", "count", rule)
-    taken = _most_reserved(cell, command)
-    if taken + command.count * command.slots > total:
-        rule = f"of {total} slots, {taken} are reserved in this window"
+    """Refuse what the nodes could not hold even if nothing ran on them, and say what they could."""
+    found = calendar.fault(cell, command)
+    if found is None:
+        return
+    offers = calendar.instead(cell, command, cell.now_ms)
+    rule = f"{found.rule}; instead: {', '.join(offers) or 'nothing'}"
+    if found.taken:
         raise Refused("window_is_taken", "count", rule)
-
-
-def _most_reserved(cell: Cell, command: RequestReservation) -> int:
-    """The most slots of the type that other reservations hold at one moment of the window."""
-    others = [
-        r.spec
-        for r in cell.reservations.values()
-        if r.spec.accelerator == command.accelerator
-        and r.spec.start_ms < command.end_ms
-        and command.start_ms < r.spec.end_ms
-    ]
-    starts = [command.start_ms, *(o.start_ms for o in others if o.start_ms > command.start_ms)]
-    return max(
-        sum(o.count * o.slots for o in others if o.start_ms <= moment < o.end_ms)
-        for moment in starts
-    )
-
-
-def classes_for(cell: Cell, spec: RequestReservation) -> list[NodeClass]:
-    return [
-        c
-        for _, c in sorted(cell.fabric.classes.items())
-        if c.accelerator == spec.accelerator and all(matches(s, c.labels) for s in spec.require)
-    ]
+    raise Refused("never_fits", "count", rule)
 
 
 def cancel_reservation(turn: Turn, command: CancelReservation, at: int) -> None:
@@ -169,7 +202,9 @@ def cancel_reservation(turn: Turn, command: CancelReservation, at: int) -> None:
 
 
 def close(turn: Turn, reservation: Reservation, reason: str) -> None:
-    turn.emit(ReservationClosing(reservation.id, reason))
+    now_ms = turn.header.now_ms
+    due, delivered = reservation.due(now_ms), reservation.delivered(now_ms)
+    turn.emit(ReservationClosing(reservation.id, reason, due // 1000, delivered // 1000))
     for run in runs_in(turn.cell, reservation):
         if not run.stop_by_ms:
             turn.stop(run, "reservation_ended")
@@ -178,27 +213,32 @@ def close(turn: Turn, reservation: Reservation, reason: str) -> None:
 
 def _end_if_empty(turn: Turn, reservation: Reservation) -> None:
     if not reservation.used:
-        turn.emit(ReservationEnded(reservation.id))
+        then = reservation.window.after(turn.header.now_ms) if reservation.recurs else None
+        turn.emit(ReservationEnded(reservation.id, then[0] if then is not None else 0))
+        if then is not None and reservation.bind_ms <= turn.header.now_ms:
+            turn.cell.wake(turn.header.now_ms)
 
 
 def keep(turn: Turn) -> None:
     """Begin and end the windows that are due, and bind what is not bound."""
     cell, now = turn.cell, turn.header.now_ms
-    for reservation in sorted(cell.reservations.values(), key=lambda r: (r.spec.start_ms, r.id)):
+    for reservation in sorted(cell.reservations.values(), key=lambda r: (r.window.start_ms, r.id)):
         if reservation.closing:
             _end_if_empty(turn, reservation)
-        elif now >= reservation.spec.end_ms:
+        elif now >= reservation.window.end_ms:
             close(turn, reservation, "ended")
-        elif now >= reservation.spec.start_ms:
+        elif now >= reservation.bind_ms:
             if reservation.want:
                 _bind(turn, reservation)
+            if now < reservation.window.start_ms:
+                continue
             if not reservation.active and not reservation.want and not reservation.missing:
                 turn.emit(ReservationActive(reservation.id))
 
 
 def _bind(turn: Turn, reservation: Reservation) -> None:
     cell, spec = turn.cell, reservation.spec
-    classes = classes_for(cell, spec)
+    classes = calendar.classes_for(cell, spec)
     level = LEVELS.index(spec.required_level)
     within = placement.domain_of_nodes(cell, reservation.nodes, level)
     count = reservation.want
@@ -212,7 +252,8 @@ def _bind(turn: Turn, reservation: Reservation) -> None:
     if plan is None:
         cell.unfinished = True  # what this round starts or frees may be what the next one can take
         shortfall = count * spec.slots
-        if shortfall != reservation.shortfall:
+        late = turn.header.now_ms >= reservation.window.start_ms
+        if late and shortfall != reservation.shortfall:
             turn.emit(ReservationMissed(reservation.id, shortfall))
         return
     turn.emit(
@@ -289,7 +330,12 @@ def apply_closing(cell: Cell, fact: ReservationClosing) -> None:
 
 
 def apply_ended(cell: Cell, fact: ReservationEnded) -> None:
-    reservation = cell.reservations.pop(fact.reservation)
+    reservation = cell.reservations[fact.reservation]
     for id_ in list(reservation.nodes):
         release(cell, reservation, cell.nodes[id_])
+    if fact.next_start_ms:
+        reservation.move(fact.next_start_ms)
+        cell.touch(reservation)
+        return
+    del cell.reservations[fact.reservation]
     cell.left(reservation)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from domain import accounting, budgets, delays, estimates, ordering, promises, quota
+from domain import accounting, budgets, delays, estimates, maintenance, ordering, promises, quota
 from domain.commands import RegisterNode, RequestReservation, SubmitJob
 from domain.facts import MixEntry
 from domain.jobs import Job
@@ -71,6 +71,7 @@ def dump(cell: Cell) -> bytes:
             "shapes": [s.state() for s in cell.shapes.values()],
             "jobs": [j.state() for j in cell.jobs.values()],
             "reservations": [r.state() for r in cell.reservations.values()],
+            "maintenances": [m.state() for m in cell.maintenances.values()],
             "books": [cell.books[id_].state() for id_ in sorted(cell.books)],
             "delays": [d.state() for _, d in sorted(cell.delays.items())],
             "pool": [(e.kind, e.state()) for e in cell.pool.entities()],
@@ -115,6 +116,9 @@ def load(data: bytes, make: type[Cell]) -> Cell:
         _load_shape(cell, id_, key, blocked)
     for state in body["reservations"]:
         _load_reservation(cell, state)
+    for state in body["maintenances"]:
+        one = maintenance.load(state)
+        cell.maintenances[one.id] = one
     _load_jobs(cell, body["jobs"])
     cell.pool.restore(cell, body.get("pool", []))
     for node, holders in waiting:
@@ -169,6 +173,7 @@ def _load_nodes(cell: Cell, states: list[Any]) -> list[tuple[str, list[tuple[str
         node.healthy, node.lost = healthy, lost
         node.lease_until_ms = lease
         cell.timers.lease(node)
+        cell.timers.leave(node)
         waiting.append((id_, holders))
     return waiting
 
@@ -183,7 +188,7 @@ def _load_shape(cell: Cell, id_: int, key: bytes, blocked: list[Any]) -> None:
 
 
 def _load_reservation(cell: Cell, state: list[Any]) -> None:
-    _, spec, nodes, missing, active, closing, shortfall = state
+    _, spec, nodes, missing, active, closing, shortfall, *times = state
     reservation = Reservation(RequestReservation.model_validate_json(spec))
     reservation.nodes, reservation.missing = dict(nodes), dict(missing)
     reservation.active, reservation.closing = active, closing
@@ -194,6 +199,7 @@ def _load_reservation(cell: Cell, state: list[Any]) -> None:
         held = slots - reservation.missing.get(id_, 0)
         node.held[reservation] = held
         node.used += held
+    reservation.restore(*times)
 
 
 def _load_jobs(cell: Cell, states: list[Any]) -> None:

@@ -40,6 +40,8 @@ MAX_MS: Final = 1 << 52
 MAX_SLOTS: Final = 1_000_000
 
 Seconds = Annotated[int, Field(ge=0, le=MAX_S)]
+Every = Annotated[int, Field(ge=60, le=MAX_S)]
+"""Seconds after which something recurs."""
 Millis = Annotated[int, Field(ge=0, le=MAX_MS)]
 Slots = Annotated[int, Field(ge=0, le=MAX_SLOTS)]
 Ppm = Annotated[int, Field(ge=0, le=1_000_000)]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class Timers:
     def __init__(self) -> None:
         self._leases: list[tuple[int, int, Node]] = []
+        self._leaving: list[tuple[int, int, Node]] = []
         self._entries = count()
         self._runs: list[tuple[int, int, int, int, Run]] = []
         self._backoffs: list[tuple[int, int, Job]] = []
@@ -42,6 +43,19 @@ class Timers:
     def no_lease(self, node: Node) -> None:
         node.lease_until_ms = 0
         self._leased.pop(node, None)
+
+    def leave(self, node: Node) -> None:
+        if node.leaves_ms and not node.draining:
+            heappush(self._leaving, (node.leaves_ms, next(self._entries), node))
+
+    def leaving_nodes(self, now_ms: int) -> list[Node]:
+        """Nodes whose time is over, in the order of their indexes."""
+        found: dict[Node, None] = {}
+        while self._leaving and self._leaving[0][0] <= now_ms:
+            due_ms, _, node = heappop(self._leaving)
+            if node.leaves_ms == due_ms:
+                found[node] = None
+        return sorted(found, key=lambda n: n.index)
 
     def stop_by(self, run: Run) -> None:
         heappush(self._runs, (run.stop_by_ms, *run.order, run.attempt, run))
@@ -113,7 +127,7 @@ class Timers:
         """The earliest entry; nothing need be due then."""
         while self._deadlines and not _waits_in_time(self._deadlines[0][2]):
             heappop(self._deadlines)
-        heaps = (self._leases, self._runs, self._backoffs, self._deadlines)
+        heaps = (self._leases, self._leaving, self._runs, self._backoffs, self._deadlines)
         tops = [heap[0][0] for heap in heaps if heap]
         return min(tops) if tops else None
 
@@ -141,9 +155,10 @@ def next_due_ms(cell: Cell) -> int | None:
     edges = (cell.quota_edge_ms, budgets.next_ms(cell), promises.next_ms(cell))
     moments.extend(m for m in edges if m is not None)
     for reservation in cell.reservations.values():
-        moment = reservation.next_ms()
+        moment = reservation.next_ms(cell.now_ms)
         if moment is not None:
             moments.append(moment)
+    moments.extend(one.next_ms() for one in cell.maintenances.values())
     for shape in cell.fallback_shapes.values():
         head = shape.head()
         if head is not None:

@@ -86,6 +86,8 @@ class Turn:
             return JobFinished(job.id)
         if reason == "cancelled":
             return JobCancelled(job.id)
+        if reason == "reservation_ended" and self._recurs(job):
+            return JobRequeued(job.id, reason)
         if reason in ("overran", "reservation_ended"):
             return JobFailed(job.id, reason)
         if reason == "failed":
@@ -95,6 +97,9 @@ class Turn:
             not_before = self.header.now_ms + 1000 * min(backoff_s, MAX_BACKOFF_S)
             return JobRequeued(job.id, reason, not_before)
         return JobRequeued(job.id, reason)
+
+    def _recurs(self, job: Job) -> bool:
+        return self.cell.reservations[job.shape.spec.reservation or ""].recurs
 
     def _settle(self, node: Node) -> None:
         """A part of a draining node became free."""

@@ -35,6 +35,8 @@ RIGHTS: Final[dict[str, tuple[Role, dict[str, str]]]] = {
         {"reservation": "reservations", "account": "accounts", "queues": "queues"},
     ),
     "CancelReservation": ("producer", {"reservation": "reservations"}),
+    "PlanMaintenance": ("operator", {}),
+    "CancelMaintenance": ("operator", {}),
     "RegisterNode": ("agent", {"node": "nodes"}),
     "ReportNode": ("agent", {"node": "nodes"}),
     "ReportAttempt": ("agent", {"nodes": "nodes"}),

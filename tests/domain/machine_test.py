@@ -21,6 +21,7 @@ from domain.cell import Cell
 from domain.decide import decide
 from domain.facts import PromiseVoided, ShapeBlocked
 from domain.ledger import ENGINE, Accepted, Header, canonical
+from domain.maintenance_commands import PlanMaintenance
 from domain.scheduling import TURN_MS
 from domain.slots import ready_claims
 from domain.timers import next_due_ms
@@ -181,8 +182,16 @@ class Machine(RuleBasedStateMachine):
             self.report_all(True)
             self.decide_now(after_s)
 
-    @rule(data=st.data(), count=st.integers(1, 3), start_s=st.integers(0, 2000))
-    def reserve(self, data: st.DataObject, count: int, start_s: int) -> None:
+    @rule(
+        data=st.data(),
+        count=st.integers(1, 3),
+        start_s=st.integers(0, 2000),
+        every_s=st.sampled_from((None, None, 3000, 5000)),
+        lead_s=st.sampled_from((0, 0, 60, 600)),
+    )
+    def reserve(
+        self, data: st.DataObject, count: int, start_s: int, every_s: int | None, lead_s: int
+    ) -> None:
         name = data.draw(st.sampled_from(("r1", "r2")))
         start_ms = self.given.now_ms + start_s * 1000
         self.send(
@@ -195,6 +204,30 @@ class Machine(RuleBasedStateMachine):
                 start_ms=start_ms,
                 end_ms=start_ms + 3_000_000,
                 queues=("team-a-x",),
+                every_s=every_s,
+                until_ms=start_ms + 20_000_000,
+                lead_s=lead_s,
+            )
+        )
+
+    @rule(
+        data=st.data(),
+        start_s=st.integers(0, 2000),
+        for_s=st.integers(1, 2000),
+        every_s=st.sampled_from((None, None, 3000)),
+    )
+    def maintain(self, data: st.DataObject, start_s: int, for_s: int, every_s: int | None) -> None:
+        known = sorted(self.naive.nodes) or ["n0"]
+        start_ms = self.given.now_ms + start_s * 1000
+        self.send(
+            PlanMaintenance(
+                maintenance=data.draw(st.sampled_from(("m1", "m2"))),
+                nodes=tuple(data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=3))),
+                start_ms=start_ms,
+                end_ms=start_ms + for_s * 1000,
+                every_s=every_s,
+                until_ms=start_ms + 10_000_000,
+                lead_s=data.draw(st.sampled_from((0, 100))),
             )
         )
 

@@ -230,7 +230,9 @@ class Naive:
         del self.held[fact.reservation][fact.node]
 
     def _ReservationEnded(self, fact: f.ReservationEnded, command: None) -> None:
-        del self.reservations[fact.reservation], self.held[fact.reservation]
+        self.held[fact.reservation] = {}
+        if not fact.next_start_ms:
+            del self.reservations[fact.reservation], self.held[fact.reservation]
 
     # --- invariants ---
 

@@ -13,8 +13,10 @@ from msgspec.structs import replace
 import domain
 from domain import accounts, cell, jobs, nodes, replays, reservations, specs
 from domain import commands as c
+from domain import maintenance as maintenance_rules
 from domain.decide import decide
 from domain.ledger import ENGINE, Accepted, Header
+from domain.maintenance_commands import CancelMaintenance, PlanMaintenance
 from tests.domain import policy_given
 from tests.domain.given import H100, Given, job, node
 from tests.domain.pooled import REFUSALS
@@ -27,6 +29,13 @@ def window(name: str = "r", **fields: object) -> c.RequestReservation:
     known = {"account": "a", "accelerator": "h100", "count": 1, "slots": 8, "queues": ("q",)}
     times = {"start_ms": start, "end_ms": start + HOUR_MS}
     return c.RequestReservation.model_validate({"reservation": name, **known, **times, **fields})
+
+
+def maintenance(name: str = "m", **fields: object) -> PlanMaintenance:
+    times = {"start_ms": 2_000_000, "end_ms": 2_000_000 + HOUR_MS}
+    return PlanMaintenance.model_validate(
+        {"maintenance": name, "nodes": ("n0",), **times, **fields}
+    )
 
 
 def account(name: str, *queues: str, parent: str | None = None) -> c.SetQuota:
@@ -97,6 +106,10 @@ SIMPLE: dict[str, tuple[tuple[c.Command, ...], c.Command]] = {
     ),
     "node_in_use": ((), node("n0", slots=4)),
     "reservation_exists": ((window(),), window()),
+    "maintenance_exists": ((maintenance(),), maintenance()),
+    "unknown_maintenance": ((), CancelMaintenance(maintenance="nothing")),
+    "unknown_node in a maintenance": ((), maintenance(nodes=("nothing",))),
+    "window_is_over for a maintenance": ((), maintenance(start_ms=1, end_ms=1_000_000)),
     "window_is_over": ((), window(start_ms=1, end_ms=1_000_000)),
     "never_fits": ((), window(count=3)),
     "window_is_taken": ((window(count=2),), window("other", start_ms=1_000_000 + HOUR_MS // 2)),
@@ -112,6 +125,7 @@ BOUNDS: dict[str, tuple[object, str, int, c.Command]] = {
     "too_many_jobs": (jobs, "MAX_JOBS", 1, job("x")),
     "too_many_nodes": (nodes, "MAX_NODES", 2, node("x")),
     "too_many_shapes": (cell, "MAX_SHAPES", 1, job("x", slots=3)),
+    "too_many_maintenances": (maintenance_rules, "MAX_MAINTENANCES", 0, maintenance()),
     "too_many_reservations": (reservations, "MAX_RESERVATIONS", 0, window()),
     **policy_given.BOUNDS,
 }
@@ -158,7 +172,8 @@ def test_a_command_is_refused(case: str) -> None:
 def assert_same_world(given: Given, before: bytes) -> None:
     """The refused command is remembered by its id, and nothing else changed."""
     restored = cell.Cell.restore(before)
-    for table in ("accounts", "queues", "nodes", "jobs", "reservations", "policies"):
+    tables = ("accounts", "queues", "nodes", "jobs", "reservations", "policies", "maintenances")
+    for table in tables:
         old, new = getattr(restored, table), getattr(given.cell, table)
         assert {k: v.state() for k, v in old.items()} == {k: v.state() for k, v in new.items()}
     pools = (restored.pool, given.cell.pool)

@@ -42,6 +42,7 @@ from domain.commands import (
     WithdrawHandoff,
 )
 from domain.ledger import Accepted, Round, canonical
+from domain.maintenance_commands import CancelMaintenance, PlanMaintenance
 from domain.policies import lifecycle
 from domain.policies.attributes import Phase
 from domain.policies.commands import (
@@ -143,7 +144,17 @@ def capacity() -> list[Command]:
     ]
 
 
-def window(name: str, from_s: int, to_s: int, count: int = 2) -> RequestReservation:
+def maintenance(name: str) -> PlanMaintenance:
+    return PlanMaintenance(
+        maintenance=name,
+        nodes=("gpu-20",),
+        start_ms=START_MS + 3_800_000,
+        end_ms=START_MS + 3_900_000,
+        lead_s=60,
+    )
+
+
+def window(name: str, from_s: int, to_s: int, count: int = 2, **more: Any) -> RequestReservation:
     return RequestReservation(
         reservation=name,
         account="blue",
@@ -153,6 +164,7 @@ def window(name: str, from_s: int, to_s: int, count: int = 2) -> RequestReservat
         start_ms=START_MS + from_s * 1000,
         end_ms=START_MS + to_s * 1000,
         queues=("blue-q",),
+        **more,
     )
 
 
@@ -193,6 +205,12 @@ def script() -> dict[int, list[Command]]:
                 window("never", 400, 1800, count=99),
                 window("dropped", 3000, 3600),
             ],
+            26: [
+                window("nightly", 3700, 3760, count=1, every_s=120, until_ms=START_MS + 3_900_000),
+                maintenance("firmware"),
+                maintenance("never-mind"),
+            ],
+            28: [CancelMaintenance(maintenance="never-mind")],
             30: [job("inside", "blue-q", replicas=2, reservation="morning", tier=Tier.RESERVED)],
             40: [CancelReservation(reservation="dropped"), PreemptJob(job="claim")],
             50: [
