@@ -94,7 +94,6 @@ class Cell:
         self.policy = PolicyParameters()
         self.policy_version = 0
         self.rates: quota.Rates = {}
-        """Exchange rates of types in groups, as the policy says."""
         self.accounts: dict[str, Account] = {}
         self.queues: dict[str, Queue] = {}
         self.nodes: dict[str, Node] = {}
@@ -105,13 +104,11 @@ class Cell:
         self.books: dict[tuple[str, str], Book] = {}
         """By owner and accelerator type: what became of every slot-second."""
         self.delays: dict[int, Delays] = {}
-        """By tier: how long first starts took."""
         self.pledges: dict[tuple[str, str], Pledge] = {}
         self.memory = Memory()
         self.pool = Pool()
         self.mix = Mix()
         self.runtimes: dict[Kind, Seen] = {}
-        """How long jobs ran, by queue and size."""
         self.estimates = EstimateModel()
         self.policies: dict[str, Policy] = {}
         self.signals = Signals()
@@ -185,9 +182,9 @@ class Cell:
     def wake(self, at_ms: int) -> None:
         self.wake_ms = at_ms if self.wake_ms is None else min(self.wake_ms, at_ms)
 
-    def wake_for_claims(self) -> None:
-        """Only the round that finds victims knows until when its claims wait: ask for one."""
-        if any(d.waiting for d in self.demands.values()):
+    def look_again(self) -> None:
+        """Only the round that looked knows until when claims and growth wait: ask for one."""
+        if self.elastic or any(d.waiting for d in self.demands.values()):
             self.wake(self.now_ms)
 
     def accepted(self, index: int) -> Accepted:

@@ -139,7 +139,7 @@ def evolve(cell: Cell, round: Round, head: Head) -> Changes:
         apply(cell, fact)
     cell.rulebook.settle(cell)
     changes = cell.close()
-    cell.wake_for_claims()
+    cell.look_again()
     if round.header.engine == ENGINE:
         found = cell.digest()
         if found != round.state:

@@ -140,7 +140,7 @@ def load(data: bytes, make: type[Cell]) -> Cell:
     for entity in cell.entities():
         cell.touch(entity)
     cell.close()
-    cell.wake_for_claims()
+    cell.look_again()
     if cell.digest() != body["digest"]:
         raise DamagedSnapshot("the state in it does not have the digest in it")
     return cell

@@ -19,12 +19,10 @@ from domain import commands as c
 from domain import specs
 from domain.cell import Cell
 from domain.decide import decide
-from domain.facts import PromiseVoided, ShapeBlocked
-from domain.ledger import ENGINE, Accepted, Header, canonical
+from domain.facts import ShapeBlocked
+from domain.ledger import Accepted, canonical
 from domain.maintenance_commands import PlanMaintenance
-from domain.scheduling import TURN_MS
 from domain.slots import ready_claims
-from domain.timers import next_due_ms
 from tests.domain.given import Given, job, node
 from tests.domain.histories import (
     LEAVES,
@@ -42,6 +40,7 @@ from tests.domain.histories import (
 from tests.domain.naive import Naive
 from tests.domain.owed import Owed
 from tests.domain.recount import Recount
+from tests.domain.waits import sleeps_until_due, what_fits_does_not_wait
 
 
 class Machine(RuleBasedStateMachine):
@@ -453,18 +452,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_due_before_the_next_due_moment(self) -> None:
-        """A decider that sleeps until then misses nothing (but for the pace of turns)."""
-        cell = self.given.cell
-        if cell.unfinished:
-            return
-        due_ms = next_due_ms(cell)
-        idle_ms = cell.now_ms + 86_400_000 if due_ms is None else due_ms - TURN_MS
-        if idle_ms > cell.now_ms:
-            sleeper = Cell.restore(cell.snapshot())
-            round = decide(sleeper, Header(cell.head.round + 1, idle_ms, 100_000, ENGINE), [])
-            # A reason may be told anew: the jobs that were placed last have changed what binds.
-            late = [f for f in round.facts if not isinstance(f, ShapeBlocked | PromiseVoided)]
-            assert not late, f"{idle_ms - cell.now_ms} ms later, {due_ms=}: {late}"
+        sleeps_until_due(self.given.cell)
 
     @invariant()
     def every_slot_second_is_put_to_one_use(self) -> None:
@@ -481,21 +469,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def what_fits_does_not_wait(self) -> None:
-        """Work conservation: what is said to lack room has no node with room, by brute force."""
-        if self.pending or self.given.cell.unfinished:
-            return
-        free = {n.id: n for n in self.given.cell.nodes.values() if n.schedulable}
-        for shape in self.given.cell.shapes.values():
-            group = shape.spec.groups[0]
-            plain = len(shape.spec.groups) == 1 and group.count == 1 and shape.plain
-            if not shape.waiting or not plain or shape.reason not in ("no_capacity", "fragmented"):
-                continue
-            if shape.spec.placement != specs.Placement() or len(shape.spec.flavours) > 1:
-                continue
-            wanted = shape.spec.flavours[0].accelerator
-            for one in free.values():
-                room = one.class_.slots - one.used
-                assert one.spec.accelerator != wanted or room < group.slots, "there is room"
+        if not self.pending:
+            what_fits_does_not_wait(self.given.cell)
 
 
 class LongMachine(Machine):

@@ -50,7 +50,8 @@ class Owed:
         for one in cell.pledges.values():
             for tier in range(len(TIERS)):
                 due, delivered = self.sums.get((*one.id, tier), (0, 0))
-                assert one.slack(tier, cell.now_ms) == delivered - due
+                key = (*one.id, tier)
+                assert one.slack(tier, cell.now_ms) == delivered - due, key
 
 
 def rates_of(cell: Cell) -> dict[Key, tuple[int, int]]:

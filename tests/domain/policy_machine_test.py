@@ -81,6 +81,7 @@ class PolicyMachine(Machine):
         self.sent.extend(taken)
         self.naive.follow(round)
         self.recount.follow(self.given.cell, round)
+        self.owed.follow(self.given.cell, round)
         self.check_reasons(round)
 
     def _with_few(self, taken: list[Accepted], work: int) -> Any:

@@ -182,6 +182,7 @@ def script() -> dict[int, list[Command]]:
     return (
         pool()
         | policies()
+        | calendar()
         | {
             0: capacity(),
             1: [job(f"r{i}", "red-q", replicas=2) for i in range(5)],
@@ -200,17 +201,6 @@ def script() -> dict[int, list[Command]]:
                 AmendJob(job="behind", priority=7),
                 AmendJob(job="next", estimate_s=600),
             ],
-            24: [
-                window("morning", 400, 1800),
-                window("never", 400, 1800, count=99),
-                window("dropped", 3000, 3600),
-            ],
-            26: [
-                window("nightly", 3700, 3760, count=1, every_s=120, until_ms=START_MS + 3_900_000),
-                maintenance("firmware"),
-                maintenance("never-mind"),
-            ],
-            28: [CancelMaintenance(maintenance="never-mind")],
             30: [job("inside", "blue-q", replicas=2, reservation="morning", tier=Tier.RESERVED)],
             40: [CancelReservation(reservation="dropped"), PreemptJob(job="claim")],
             50: [
@@ -230,7 +220,6 @@ def script() -> dict[int, list[Command]]:
                 job("pointless", "red-q", deadline=hard),
             ],
             90: [job("dropped", "red-q"), CancelJob(job="dropped", reason="not needed")],
-            100: [window("late", 1100, 2400, count=10)],
             150: [RemoveNode(node="gpu-23"), CordonNode(node="gpu-21", cordoned=False)],
             160: [
                 SubmitJob(job="elastic", queue="red-q", flavours=h100, groups=grows),
@@ -244,6 +233,24 @@ def script() -> dict[int, list[Command]]:
             260: [job("squeeze", "red-q", replicas=2)],
         }
     )
+
+
+def calendar() -> dict[int, list[Command]]:
+    """Windows that are kept, refused, dropped and repeated, and maintenance."""
+    return {
+        24: [
+            window("morning", 400, 1800),
+            window("never", 400, 1800, count=99),
+            window("dropped", 3000, 3600),
+        ],
+        26: [
+            window("nightly", 3700, 3760, count=1, every_s=120, until_ms=START_MS + 3_900_000),
+            maintenance("firmware"),
+            maintenance("never-mind"),
+        ],
+        28: [CancelMaintenance(maintenance="never-mind")],
+        100: [window("late", 1100, 2400, count=10)],
+    }
 
 
 def policies() -> dict[int, list[Command]]:
