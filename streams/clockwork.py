@@ -22,6 +22,8 @@ from streams.scenario import Body
 
 BOUNDS: Final = Settings()
 """Of a round, the same as a live decider's."""
+REST_MS: Final = 100 * 86_400_000
+"""What is due so long after the last event is taken for bookkeeping that goes on for ever."""
 IDLE_ROUNDS: Final = 100
 """So many rounds without a command or a fact at one moment mean that time stands still."""
 
@@ -54,6 +56,8 @@ class Clockwork:
         self._round_ms = round_ms
         self._offset = 0
         self._pending: list[Accepted] = []
+        self._busy_ms = origin_ms
+        """When an agent, or anyone else, had last something to say, now or later."""
         self._due_ms: int | None = None
         """When something is due in the cell without any command."""
         self._full = False
@@ -61,7 +65,7 @@ class Clockwork:
 
     def resume(self, last: Round | None) -> None:
         """The cell's last round was made by someone else: go on from it."""
-        self.now_ms = max(self.now_ms, self.cell.now_ms)
+        self.now_ms = self._busy_ms = max(self.now_ms, self.cell.now_ms)
         if last is not None:
             self._after(last)
 
@@ -71,10 +75,14 @@ class Clockwork:
         return self._origin_ms + steps * self._round_ms
 
     def next_ms(self, arrival_ms: int | None = None) -> int | None:
-        """The next moment on the grid at which something happens."""
-        moments = [self.fleet.next_ms(), self._due_ms, arrival_ms]
+        """The next moment on the grid at which something happens; None if nothing ever will."""
+        moments = [self.fleet.next_ms(), arrival_ms]
         if self._pending or self._full:
             moments.append(self.now_ms)
+        if any(m is not None for m in moments):
+            self._busy_ms = self.now_ms
+        if self._due_ms is not None and self._due_ms <= self._busy_ms + REST_MS:
+            moments.append(self._due_ms)
         known = [m for m in moments if m is not None]
         return max(self.now_ms, self.on_grid(min(known))) if known else None
 
