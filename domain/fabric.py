@@ -160,20 +160,31 @@ class Fabric:
         self.changed[node] = None
         available = node.count_available()
         if available != node.available:
-            self._count(node, node.available, -1)
-            node.available = available
-            self._count(node, available, 1)
+            before, node.available = node.available, available
+            self._move(node, before)
+
+    def _move(self, node: Node, before: int) -> None:
+        """Count the node with the free slots that it has now, and no more with those before."""
+        class_, available = node.class_, node.available
+        id_, more = class_.id, available - before
+        class_.counts[before] -= 1
+        class_.counts[available] += 1
+        class_.free += more
+        self._enter(class_, node)
+        domain: Domain | None = node.rack
+        while domain is not None:
+            counts = domain.counts[id_]
+            counts[before] -= 1
+            counts[available] += 1
+            domain.free[id_] += more
+            domain = domain.parent
 
     def _count(self, node: Node, available: int, by: int) -> None:
         class_ = node.class_
         class_.counts[available] += by
         class_.free += by * available
         if by > 0:
-            heap = class_.heaps[available]
-            heappush(heap, node.index)
-            if len(heap) > 64 and len(heap) > 4 * class_.counts[available]:
-                heap[:] = {i for i in heap if self._has(i, class_, available)}
-                heapify(heap)
+            self._enter(class_, node)
         domain: Domain | None = node.rack
         while domain is not None:
             counts = domain.counts.get(class_.id)
@@ -183,6 +194,14 @@ class Fabric:
             counts[available] += by
             domain.free[class_.id] += by * available
             domain = domain.parent
+
+    def _enter(self, class_: NodeClass, node: Node) -> None:
+        available = node.available
+        heap = class_.heaps[available]
+        heappush(heap, node.index)
+        if len(heap) > 64 and len(heap) > 4 * class_.counts[available]:
+            heap[:] = {i for i in heap if self._has(i, class_, available)}
+            heapify(heap)
 
     def _has(self, index: int, class_: NodeClass, available: int) -> bool:
         node = self.by_index.get(index)

@@ -6,7 +6,7 @@ these looked at one by one. For one group of whole slots the answer is exact und
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from domain import rules
@@ -50,6 +50,18 @@ class Ask:
             if id_ in self.classes:
                 free += slots
         return free
+
+    def roomy(
+        self, domains: Iterable[Domain], level: int, want: int
+    ) -> Iterator[tuple[int, Domain]]:
+        """Domains of a level, in these ones, with so many free slots of the classes."""
+        for domain in domains:
+            free = self.free(domain)
+            if free >= want:
+                if domain.level == level:
+                    yield free, domain
+                else:
+                    yield from self.roomy(domain.children, level, want)
 
     def most(self, domain: Domain) -> int:
         """How many may lie in the domain, with what rules of wider levels leave of it."""

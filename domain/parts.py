@@ -60,29 +60,39 @@ class Bucket:
 class Kind:
     """Nodes of one class with the same host CPU."""
 
-    __slots__ = ("buckets", "class_", "worth")
+    __slots__ = ("buckets", "class_", "cpu_milli", "worth")
 
-    def __init__(self, class_: NodeClass, worth: Worth) -> None:
+    def __init__(self, class_: NodeClass, cpu_milli: int) -> None:
         self.class_ = class_
-        self.worth = worth
+        self.cpu_milli = cpu_milli
+        self.worth: Worth
         self.buckets: dict[tuple[int, int], Bucket] = {}
 
 
 class _Known:
     """A node as the index has it."""
 
-    __slots__ = ("cpu_milli", "entries", "free", "memory_mib", "rests")
+    __slots__ = ("buckets", "cpu_milli", "free", "free_milli", "key", "kind", "memory_mib", "rests")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, kind: Kind) -> None:
+        self.kind = kind
         self.free = node.available
         self.cpu_milli = node.free_cpu_milli
         self.memory_mib = node.free_memory_mib
-        self.rests = sorted((WHOLE - used for used in node.partial.values()), reverse=True)
-        self.entries: list[tuple[Bucket, Entry]] = []
+        self.rests: list[int] = []
+        if node.partial:
+            self.rests = sorted((WHOLE - used for used in node.partial.values()), reverse=True)
+        self.free_milli = self.free * WHOLE + sum(self.rests)
+        self.key = 0
+        self.buckets: list[Bucket] = []
 
-    @property
-    def free_milli(self) -> int:
-        return self.free * WHOLE + sum(self.rests)
+    def same(self, before: _Known) -> bool:
+        return (
+            self.free == before.free
+            and self.cpu_milli == before.cpu_milli
+            and self.memory_mib == before.memory_mib
+            and self.rests == before.rests
+        )
 
     def gained(self, before: _Known) -> bool:
         """True iff something may fit now that did not before."""
@@ -99,7 +109,8 @@ class Parts:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        self._built: tuple[object, ...] | None = None
+        self._epoch = -1
+        self._weighed: tuple[object, ...] | None = None
         self._scored = False
         self._kinds: dict[tuple[int, int], Kind] = {}
         self._asked: dict[str, Asked] = {}
@@ -218,68 +229,103 @@ class Parts:
     # --- the index --------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
-        """Bring the index up to date with the nodes that changed; build it anew if it must be."""
+        """Bring the index up to date with the nodes that changed, and with what is asked."""
         cell = self.cell
-        basis = (cell.fabric.epoch, cell.mix.version, cell.policy.node_score)
-        if basis != self._built:
-            self._built = basis
+        if self._epoch != cell.fabric.epoch:
+            self._epoch = cell.fabric.epoch
             self._build()
-        elif cell.fabric.changed:
+        else:
             for node in cell.fabric.changed:
-                self._enter(node, self._leave(node))
+                self._update(node)
         cell.fabric.changed = {}
+        basis = (cell.fabric.epoch, cell.mix.version, cell.policy.node_score)
+        if self._weighed != basis:
+            self._weighed = basis
+            self._weigh()
 
     def _build(self) -> None:
-        cell = self.cell
-        for cache in (self._kinds, self._asked, self._offers, self._known, self._no_room):
+        """All nodes in their buckets, which are in no order yet."""
+        for cache in (self._kinds, self._offers, self._known, self._no_room):
             cache.clear()
         self._buckets.clear()
         self._gains += 1
-        self._scored = cell.policy.node_score == "fragmentation" and bool(cell.mix.entries)
-        nodes = list(cell.fabric.nodes())
+        nodes = list(self.cell.fabric.nodes())
         self._cpu_max = max((n.spec.host_cpu_milli for n in nodes), default=0) or 1
         self._slots_max = max((n.class_.slots for n in nodes), default=0) or 1
         for node in nodes:
-            self._enter(node, None)
+            if node.schedulable:
+                known = self._known[node.index] = self._offered_by(node)
+                for bucket in known.buckets:
+                    bucket.nodes.append((known.key, node.index))
 
-    def _leave(self, node: Node) -> _Known | None:
-        known = self._known.pop(node.index, None)
-        for bucket, entry in known.entries if known is not None else ():
-            del bucket.nodes[bisect_left(bucket.nodes, entry)]
-        return known
+    def _weigh(self) -> None:
+        """What is asked is another mix: other worths and keys, the same buckets."""
+        cell = self.cell
+        self._scored = cell.policy.node_score == "fragmentation" and bool(cell.mix.entries)
+        self._asked.clear()
+        self._offers.clear()
+        self._buckets = [bucket for bucket in self._buckets if bucket.nodes]
+        for kind in self._kinds.values():
+            kind.worth = self._worth_of(kind)
+            kind.buckets = {offer: b for offer, b in kind.buckets.items() if b.nodes}
+        for known in self._known.values():
+            known.key = self._key(known)
+        for bucket in self._buckets:
+            bucket.nodes = sorted((self._known[index].key, index) for _, index in bucket.nodes)
 
-    def _enter(self, node: Node, before: _Known | None) -> None:
-        if not node.schedulable:
-            return
-        known = self._known[node.index] = _Known(node)
-        if before is None or known.gained(before):
-            self._gains += 1
+    def _update(self, node: Node) -> None:
+        before = self._known.pop(node.index, None)
+        known = self._offered_by(node) if node.schedulable else None
+        if before is not None:
+            if known is not None and known.same(before):
+                self._known[node.index] = before
+                return
+            entry = (before.key, node.index)
+            for bucket in before.buckets:
+                del bucket.nodes[bisect_left(bucket.nodes, entry)]
+        if known is not None:
+            self._known[node.index] = known
+            if before is None or known.gained(before):
+                self._gains += 1
+            for bucket in known.buckets:
+                insort(bucket.nodes, (known.key, node.index))
+
+    def _offered_by(self, node: Node) -> _Known:
+        """The node's free parts, and the buckets in which they belong."""
         kind = self._kind_of(node)
-        entry = (self._key(node, known, kind.worth), node.index)
-        offers = {(0, 0), *((rest, 0) for rest in known.rests)}
+        known = _Known(node, kind)
+        known.key = self._key(known)
+        offers = [(0, 0)]
+        if known.rests:
+            offers.extend((rest, 0) for rest in sorted(set(known.rests)))
         if known.free:
-            offers.add((WHOLE, known.free))
-        for offer in sorted(offers):
+            offers.append((WHOLE, known.free))
+        for offer in offers:
             bucket = kind.buckets.get(offer)
             if bucket is None:
                 bucket = kind.buckets[offer] = Bucket(kind, *offer)
                 self._buckets.append(bucket)
-            insort(bucket.nodes, entry)
-            known.entries.append((bucket, entry))
+            known.buckets.append(bucket)
+        return known
 
-    def _key(self, node: Node, known: _Known, worth: Worth) -> int:
+    def _key(self, known: _Known) -> int:
         if self._scored:
-            return known.free_milli - worth.fed_milli(known.cpu_milli) if worth.cpu_milli else 0
+            worth = known.kind.worth
+            fed_milli = worth.fed_milli(known.cpu_milli) if worth.cpu_milli else known.free_milli
+            return known.free_milli - fed_milli
         return known.free_milli * self._cpu_max + known.cpu_milli * self._slots_max * WHOLE
 
     def _kind_of(self, node: Node) -> Kind:
-        cpu_milli = node.spec.host_cpu_milli
-        key = (node.class_.id, cpu_milli)
+        key = (node.class_.id, node.spec.host_cpu_milli)
         kind = self._kinds.get(key)
         if kind is None:
-            worth = worth_of(self._asked_of(node.class_.accelerator), node.class_, cpu_milli)
-            kind = self._kinds[key] = Kind(node.class_, worth)
+            kind = self._kinds[key] = Kind(node.class_, node.spec.host_cpu_milli)
+            kind.worth = self._worth_of(kind)
         return kind
+
+    def _worth_of(self, kind: Kind) -> Worth:
+        asked = self._asked_of(kind.class_.accelerator)
+        return worth_of(asked, kind.class_, kind.cpu_milli)
 
     def _asked_of(self, accelerator: str) -> Asked:
         asked = self._asked.get(accelerator)

@@ -156,11 +156,11 @@ def _gang(cell: Cell, need: Need, classes: list[NodeClass]) -> Choice | Blocked:
     asks = [(_ask(need, classes, group, lying), group.count) for group in counted]
     any_ = Ask(classes, 1)
     for level in _levels(need):
-        feasible: list[tuple[int, Domain]] = []
-        for domain in cell.fabric.domains[level]:
-            free = any_.free(domain)
-            if free >= want and all(ask.most(domain) >= count for ask, count in asks):
-                feasible.append((free, domain))
+        feasible = [
+            (free, domain)
+            for free, domain in any_.roomy(cell.fabric.domains[REGION], level, want)
+            if all(ask.most(domain) >= count for ask, count in asks)
+        ]
         feasible.sort(key=lambda f: (_rank(need, classes, f[1]), f[0], f[1].path))
         tried = feasible if need.ruled else feasible[:DOMAINS_TRIED]
         for position, (free, domain) in enumerate(tried):
@@ -340,9 +340,10 @@ def replicas(
     within: Domain | None,
 ) -> list[tuple[Node, int]] | None:
     """Nodes with room for `count` replicas in one domain of a level; None if there is none."""
-    domains = [within] if within is not None else cell.fabric.domains[min(level, RACK)]
+    domains = [within] if within is not None else cell.fabric.domains[REGION]
+    deep = within.level if within is not None else min(level, RACK)
     ask = Ask(classes, slots)
-    sized = [(ask.holds(d), d.path, d) for d in domains if ask.free(d) >= count * slots]
+    sized = [(ask.holds(d), d.path, d) for _, d in ask.roomy(domains, deep, count * slots)]
     for _, _, domain in sorted(s for s in sized if s[0] >= count):
         return choose(domain, ask, count)
     return None

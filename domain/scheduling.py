@@ -21,7 +21,7 @@ from domain.specs import TIERS
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.quota import Account
-    from domain.shapes import Demand, Need, Shape
+    from domain.shapes import Demand, Line, Need, Shape
     from domain.turn import Turn
 
 CLAIMS_TRIED: Final = 8
@@ -36,9 +36,6 @@ _Claim = tuple[int, tuple[bool, int], int, int, int, int, "Shape"]
 ROUND_IS_FULL: Final = "round_is_full"
 """Told to shapes that were never tried; those that were keep the reason that they have."""
 
-Line = tuple[int, int, int, int, "Shape"]
-"""(-priority; rank, seniority and number of the head; shape)"""
-
 
 Place = tuple[bool, int]
 """(nothing that was promised is lacking, share)"""
@@ -49,11 +46,14 @@ def _place(cell: Cell, shape: Shape) -> Place:
 
 
 def _line(cell: Cell, shape: Shape) -> Line | None:
-    head = shape.head()
+    head, version = shape.head(), cell.estimates.version
     if head is None:
         return None
-    place = ordering.place(cell, head)
-    return (-shape.priority, place, head.seniority_ms, head.number, shape)
+    if shape.lined is None or shape.lined[0] != version:
+        place = ordering.place(cell, head)
+        line = (-shape.priority, place, head.seniority_ms, head.number, shape)
+        shape.lined = (version, line)
+    return shape.lined[1]
 
 
 class Scheduling:
@@ -103,6 +103,7 @@ class Scheduling:
     def _bands(self) -> Iterable[tuple[tuple[int, int], list[Line]]]:
         """By tier and queue: the lines of which something may start, best first."""
         bands: dict[tuple[int, int], list[Line]] = {}
+        version = self.cell.estimates.version
         for demand in self.cell.demands.values():
             if not demand.waiting:
                 continue
@@ -113,12 +114,19 @@ class Scheduling:
                 strict = any(s.queue.strict for s in demand.shapes.values())
                 if not strict:
                     continue
-            for shape in demand.shapes.values():
-                if not shape.waiting or (strict and not shape.queue.strict):
+            for shape in demand.shapes.values():  # thousands: what is known is not asked again
+                lined = shape.lined
+                if lined is not None and lined[0] == version:
+                    line: Line | None = lined[1]
+                else:
+                    line = _line(self.cell, shape)
+                if line is None or (strict and not shape.queue.strict):
                     continue
-                line = _line(self.cell, shape)
-                if line is not None:
-                    bands.setdefault((shape.tier, shape.queue.index), []).append(line)
+                lines = bands.get(shape.band)
+                if lines is None:
+                    bands[shape.band] = [line]
+                else:
+                    lines.append(line)
         for lines in bands.values():
             heapify(lines)
         return bands.items()

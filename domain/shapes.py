@@ -220,17 +220,24 @@ class Demand:
         return self.ceiling - self.account.own.get(accelerator, 0)
 
 
+Line = tuple[int, int, int, int, "Shape"]
+"""(-priority; rank, seniority and number of the head; shape)"""
+
+
 class Shape:
     """One shape: its demand, and the line of its jobs that wait."""
 
     __slots__ = (
+        "_first",
         "_keys",
         "available_milli",
+        "band",
         "demand",
         "id",
         "jobs",
         "key",
         "line",
+        "lined",
         "mark",
         "needed_milli",
         "plain",
@@ -262,6 +269,11 @@ class Shape:
         """A SubmitJob of the shape; its job, labels, estimate and deadline mean nothing."""
         self.queue = queue
         self.tier = TIERS.index(spec.tier)
+        self.band = (self.tier, queue.index)
+        self._first: Job | None = None
+        """The head of the line, as far as it is known."""
+        self.lined: tuple[int, Line] | None = None
+        """The head's place among other shapes, by a version of the estimates."""
         self.ruling: Ruling
         """What rules of policies come to; `priority` and `waits_s` follow from it."""
         self.priority: int
@@ -319,6 +331,7 @@ class Shape:
         self.priority = spec.priority + ruling.boost
         self.waits_s = [ruling.wait_s(f.accelerator, f.after_wait_s) for f in spec.flavours]
         self.ripens = any(self.waits_s)
+        self.lined = None
 
     def join(self, job: Job) -> None:
         """Put a waiting job into the line at the place that its seniority gives it."""
@@ -329,7 +342,9 @@ class Shape:
         self.demand.waiting += 1
         if self.pledge is not None and not self.void:
             self.pledge.wait(self.tier, self.pledged)
-        place = (job.rank, job.seniority_ms, job.number)
+        place, first = (job.rank, job.seniority_ms, job.number), self._first
+        if first is not None and place < (first.rank, first.seniority_ms, first.number):
+            self._first = self.lined = None
         if not self.line or self.line[-1][:3] < place:
             self.line.append((*place, job))
         else:
@@ -338,6 +353,8 @@ class Shape:
     def leave(self, job: Job) -> None:
         """The job no longer waits; its entry in the line has become stale."""
         job.queued = False
+        if job is self._first:
+            self._first = self.lined = None
         self.waiting -= 1
         self.demand.waiting -= 1
         if self.pledge is not None and not self.void:
@@ -353,6 +370,11 @@ class Shape:
 
     def head(self) -> Job | None:
         """The job that is next in line, without taking it."""
+        if self._first is None and self.waiting:
+            self._first = self._find_head()
+        return self._first
+
+    def _find_head(self) -> Job | None:
         line, returned = self.line, self.returned
         while line and not self._counts(line[0]):
             line.popleft()
