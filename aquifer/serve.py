@@ -87,6 +87,7 @@ def play(work: Coroutine[Any, Any, None]) -> None:
     """Run until stopped; what it raises ends the process with 1, for whoever starts it again."""
     from aiokafka.errors import KafkaError
 
+    from domain.ledger import NewerEngine
     from streams.decider import OutcomeUnknown
     from streams.remembered import LogTooShort
     from streams.rounds import Poisoned
@@ -94,7 +95,7 @@ def play(work: Coroutine[Any, Any, None]) -> None:
 
     try:
         until_stopped(work)
-    except (KafkaError, LogTooShort, OutcomeUnknown, Poisoned, WrongTopics) as error:
+    except (KafkaError, LogTooShort, NewerEngine, OutcomeUnknown, Poisoned, WrongTopics) as error:
         fail(f"{type(error).__name__}: {error}")
 
 

@@ -92,6 +92,8 @@ def paired(args: argparse.Namespace) -> dict[str, Any]:
     activate(benches[1], args.rules)
     gc.collect()
     fills = [bench.fill() for bench in benches]
+    gc.collect()
+    gc.freeze()  # else one of the two meets a sweep of both
     spent: tuple[list[float], list[float]] = ([], [])
     decisions = [0, 0]
     for turn in range(args.rounds):

@@ -120,9 +120,33 @@ class BrokenRecord(Exception):
         self.detail = detail
 
 
+class NewerEngine(BrokenRecord):
+    """A sound record of a version after this one, which may say what this one does not know."""
+
+    def __init__(self, outline: Outline) -> None:
+        engine = outline.header.engine
+        detail = f"written by engine {engine}, and this is engine {ENGINE}: start the new version"
+        super().__init__("engine", outline.header.round, detail)
+        self.outline = outline
+
+
+class _Made(Struct, frozen=True, gc=False):
+    round: int
+    engine: int
+
+
+class Outline(Struct, frozen=True, gc=False):
+    """What every version's records say."""
+
+    cell: str
+    header: _Made
+    prev: str
+
+
 _encoder: Final = msgspec.json.Encoder(order="sorted")
 _sealed: Final = msgspec.json.Decoder(Sealed, strict=True)
 _round: Final = msgspec.json.Decoder(Round, strict=True)
+_outline: Final = msgspec.json.Decoder(Outline, strict=True)
 
 
 def canonical(value: object) -> bytes:
@@ -150,11 +174,18 @@ def seal(round: Round, signer: Signer) -> tuple[bytes, Head]:
 def unseal(record: bytes, verifier: Verifier | None) -> tuple[Round, Head]:
     """Read one record and check all that it says of itself.
 
-    Raises BrokenRecord with rule form, canonical, hash or signature. The chain is `extends`'s to
-    check. Without a verifier the signature is not checked (another reader has done so).
+    Raises BrokenRecord with rule form, canonical, hash or signature, and NewerEngine if it is sound
+    and of a version after this one. The chain is `extends`'s to check. Without a verifier the
+    signature is not checked (another reader has done so).
     """
-    sealed, round = _decode(record)
+    try:
+        sealed, round = _decode(record)
+    except BrokenRecord:
+        _raise_if_newer(record, verifier)
+        raise
     number = round.header.round
+    if round.header.engine > ENGINE:
+        _raise_if_newer(record, verifier)
     if canonical(sealed) != record or canonical(round) != bytes(sealed.body):
         raise BrokenRecord("canonical", number, "its bytes are not the canonical ones")
     hash_ = digest(sealed.body)
@@ -163,6 +194,18 @@ def unseal(record: bytes, verifier: Verifier | None) -> tuple[Round, Head]:
     if verifier is not None and not _signed(sealed, hash_, verifier):
         raise BrokenRecord("signature", number, f"key {sealed.key!r} did not sign this record")
     return round, Head(number, sealed.hash)
+
+
+def _raise_if_newer(record: bytes, verifier: Verifier | None) -> None:
+    try:
+        sealed = _sealed.decode(record)
+        outline = _outline.decode(sealed.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+    hash_ = digest(sealed.body)
+    sound = verifier is None or _signed(sealed, hash_, verifier)
+    if outline.header.engine > ENGINE and hash_.hex() == sealed.hash and sound:
+        raise NewerEngine(outline)
 
 
 def read_unchecked(record: bytes) -> tuple[Round, Head]:
@@ -188,7 +231,7 @@ def _signed(sealed: Sealed, hash_: bytes, verifier: Verifier) -> bool:
     return signature.hex() == sealed.sig and verifier.verify(sealed.key, signature, hash_)
 
 
-def extends(head: Head, round: Round, cell: str) -> bool:
+def extends(head: Head, round: Round | Outline, cell: str) -> bool:
     """True iff the round is the next one of this cell's chain: only then may it be believed."""
     return round.cell == cell and round.header.round == head.round + 1 and round.prev == head.hash
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from domain.cell import Cell
 from domain.evolve import evolve
-from domain.ledger import BrokenRecord, Head, Round, Verifier, extends, unseal
+from domain.ledger import BrokenRecord, Head, NewerEngine, Round, Verifier, extends, unseal
 from domain.ports import Snapshots
 from domain.snapshots import whole
 from projections.rows import project
@@ -66,9 +66,14 @@ class Projector:
         return Cell(name), -1
 
     async def on_record(self, position: int, record: bytes) -> None:
-        """Apply a record if it is believed. Raises Divergence or Forked."""
+        """Apply a record if it is believed. Raises Divergence, Forked or NewerEngine."""
         try:
             round, head = unseal(record, self._verifier)
+        except NewerEngine as newer:
+            if extends(self._cell.head, newer.outline, self._cell.name):
+                raise
+            self.passed_over += 1
+            return
         except BrokenRecord:
             self.passed_over += 1
             return

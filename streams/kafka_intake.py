@@ -88,7 +88,11 @@ def _message(record: ConsumerRecord) -> Message:
 
 
 async def _commit(consumer: AIOKafkaConsumer, stored: dict[TopicPartition, int]) -> None:
-    """Without the commit the messages come again after a restart: no harm, so no stop."""
+    """Without the commit the messages come again after a restart: no harm, so no stop.
+
+    One that failed is made again with the next one, or the group's lag would stay for ever where
+    nothing more comes.
+    """
     mine = {part: next_ for part, next_ in stored.items() if part in consumer.assignment()}
     stored.clear()
     try:
@@ -96,6 +100,8 @@ async def _commit(consumer: AIOKafkaConsumer, stored: dict[TopicPartition, int])
             await consumer.commit(mine)
     except KafkaError as error:
         log.warning("offsets were not committed: %r", error)
+        for part, next_ in mine.items():
+            stored.setdefault(part, next_)
 
 
 class _CommitFirst(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -109,4 +115,5 @@ class _CommitFirst(ConsumerRebalanceListener):  # type: ignore[misc]
         await _commit(self._consumer, self._stored)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        pass
+        """Others may be further than what could not be committed before."""
+        self._stored.clear()

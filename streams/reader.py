@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from domain.cell import Cell
 from domain.evolve import evolve
-from domain.ledger import BrokenRecord, Head, Round, Verifier, extends, unseal
+from domain.ledger import BrokenRecord, Head, NewerEngine, Round, Verifier, extends, unseal
 from domain.ports import Snapshots
 from domain.snapshots import whole
 
@@ -63,9 +63,17 @@ class LedgerReader:
                 yield believed
 
     def judge(self, position: int, record: bytes) -> Believed | None:
-        """The record if it is believed; then the head is that of this record."""
+        """The record if it is believed; then the head is that of this record.
+
+        Raises NewerEngine if a version after this one goes on with the ledger.
+        """
         try:
             round, head = unseal(record, self._verifier)
+        except NewerEngine as newer:
+            if extends(self.head, newer.outline, self._cell):
+                raise
+            self.passed_over += 1
+            return None
         except BrokenRecord:
             self.passed_over += 1
             return None

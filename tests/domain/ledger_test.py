@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from domain.evolve import Divergence, evolve
-from domain.ledger import BrokenRecord, Head, canonical, extends, offsets, seal, unseal
+from domain.ledger import (
+    ENGINE,
+    BrokenRecord,
+    Head,
+    NewerEngine,
+    canonical,
+    digest,
+    extends,
+    offsets,
+    seal,
+    unseal,
+)
 from tests.domain.given import Given, job, node
 from tests.domain.refusals_test import account
 
@@ -151,3 +162,27 @@ def test_offsets_are_by_partition_and_never_go_back() -> None:
         replace(made.accept(job("x")), partition=p, offset=o) for p, o in ((0, 4), (1, 2), (0, 3))
     ]
     assert offsets({"0": 1, "7": 9}, at) == {"0": 5, "1": 3, "7": 9}
+
+
+def newer(signer: Key) -> bytes:
+    """A record of an engine after this one, with a fact that this one does not know."""
+    body = json.loads(canonical(ROUND))
+    body["header"]["engine"] = ENGINE + 1
+    body["facts"].append({"type": "NodeDreamt", "of": "sheep"})
+    data = canonical(body)
+    hash_ = digest(data)
+    sealed = {"hash": hash_.hex(), "key": signer.key_id, "sig": signer.sign(hash_).hex()}
+    return canonical({"body": msgspec.Raw(data), **sealed})
+
+
+def test_a_sound_record_of_a_newer_engine_is_told_from_a_broken_one() -> None:
+    with pytest.raises(NewerEngine, match="start the new version") as raised:
+        unseal(newer(KEY), KEY)
+    before = Head(ROUND.header.round - 1, ROUND.prev)
+    assert extends(before, raised.value.outline, ROUND.cell)
+
+
+def test_a_record_of_a_newer_engine_counts_only_with_its_signature() -> None:
+    with pytest.raises(BrokenRecord) as raised:
+        unseal(newer(OTHER), KEY)
+    assert not isinstance(raised.value, NewerEngine)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -47,7 +48,9 @@ class Takeover(Struct):
 
 
 class Pair:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, versions: Mapping[str, str] | None = None) -> None:
+        """`versions`: of deciders that are not of this one (`tests.faults.planted`)."""
+        versions = versions or {}
         self.kafka = LocalKafka(folder / "kafka")
         signers = {name: FileSigner(folder / f"{name}.pem") for name in ("a", "b")}
         self.ring = KeyRing([signer.public for signer in signers.values()])
@@ -66,7 +69,8 @@ class Pair:
                 "AQUIFER_SIGNING_KEY": str(folder / f"{name}.pem"),
             }
             arguments = ["worker", "--role", "decider"]
-            self.deciders[name] = Supervised(arguments, common | own, folder / f"{name}.log")
+            log, version = folder / f"{name}.log", versions.get(name)
+            self.deciders[name] = Supervised(arguments, common | own, log, version)
         own = {
             "AQUIFER_STATE_DIR": str(folder / "a"),
             "AQUIFER_SIGNING_KEY": str(folder / "a.pem"),
@@ -81,10 +85,10 @@ class Pair:
         self._load = True
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Everything runs, and commands come in all the time."""
+    async def running(self, deciders: Sequence[str] = ("a", "b")) -> AsyncIterator[None]:
+        """Intake and these deciders run, and commands come in all the time."""
         await create_topics(self.kafka.bootstrap, CELL)
-        for role in (self.intake, *self.deciders.values()):
+        for role in (self.intake, *(self.deciders[name] for name in deciders)):
             role.start()
         sending = asyncio.create_task(self._send())
         try:
@@ -143,6 +147,14 @@ class Pair:
         await self.ready()
         late = self.watch.written[first:].count(old)
         return Takeover(how, round(seconds, 3), late, self._refused(old) > refused)
+
+    def decided(self) -> Counter[str]:
+        """How often each command was decided, but for copies of it."""
+        found: Counter[str] = Counter()
+        for one in self.watch.believed:
+            copies = set(one.round.duplicates)
+            found.update(c.id for n, c in enumerate(one.round.commands) if n not in copies)
+        return found
 
     def _refused(self, name: str) -> int:
         return self.deciders[name].said("ProducerFenced")

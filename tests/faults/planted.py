@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
 from aquifer.__main__ import main
+from domain.ledger import ENGINE
 from streams.kafka import KafkaAccepted
 
 
@@ -38,7 +40,20 @@ def lost_write() -> Any:
     return patch.object(KafkaAccepted, "put", forgetful)
 
 
-BUGS: Final[dict[str, Callable[[], Any]]] = {"stale_read": stale_read, "lost_write": lost_write}
+@contextmanager
+def engine_before() -> Iterator[None]:
+    """No bug: a process of the version before, as far as ledgers show it."""
+    with ExitStack() as stack:
+        for name in ("domain.ledger", "domain.evolve", "streams.replay", "streams.rounds"):
+            stack.enter_context(patch(f"{name}.ENGINE", ENGINE - 1))
+        yield
+
+
+BUGS: Final[dict[str, Callable[[], Any]]] = {
+    "stale_read": stale_read,
+    "lost_write": lost_write,
+    "engine_before": engine_before,
+}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Supervised:
         bug: str | None = None,
     ) -> None:
         """`bug`: one that is planted in it (`tests.faults.planted`)."""
+        self._arguments = arguments
         guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid())]
         module = ["aquifer"] if bug is None else ["tests.faults.planted", bug]
         self._command = [*guard, sys.executable, "-m", *module, *arguments]
@@ -36,6 +37,10 @@ class Supervised:
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.starts = 0
+
+    def upgraded(self) -> Supervised:
+        """The same role in this version."""
+        return Supervised(self._arguments, self._environment, self._log)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._supervise())

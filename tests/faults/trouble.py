@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -107,11 +106,11 @@ async def run(pair: Pair, kind: str) -> dict[str, Any]:
         await asyncio.sleep(QUIET_S)
         pair.load_ends()
         left = -1
-        while (now := len(pair.acknowledged - _decided(pair).keys())) not in (0, left):
+        while (now := len(pair.acknowledged - pair.decided().keys())) not in (0, left):
             left = now
             await asyncio.sleep(QUIET_S)
-        lost = await _traced(pair, pair.acknowledged - _decided(pair).keys())
-    decided = _decided(pair)
+        lost = await _traced(pair, pair.acknowledged - pair.decided().keys())
+    decided = pair.decided()
     async with KafkaLog(pair.kafka.bootstrap, CELL) as log:
         async for verdict in verify(log, pair.ring, cell_name=CELL):
             proven = verdict
@@ -140,14 +139,6 @@ async def _traced(pair: Pair, ids: set[str]) -> dict[str, list[str]]:
                     for id_ in ids:
                         if f'"{id_}"'.encode() in record.value:
                             found[id_].append(f"{kind}-{number}:{record.offset}")
-    return found
-
-
-def _decided(pair: Pair) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for one in pair.watch.believed:
-        copies = set(one.round.duplicates)
-        found.update(c.id for n, c in enumerate(one.round.commands) if n not in copies)
     return found
 
 
