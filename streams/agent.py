@@ -211,8 +211,7 @@ class Agent:
         names = {placed[0] for placed in start.nodes}
         mine = {name for name in names if name in self._by_node}
         dead = {name for name in names if name in self._cut_off}
-        if mine or dead or start.job in self._newest:
-            self._see(start.job, start.attempt)
+        self._see(start.job, start.attempt)  # elsewhere, too: an older start may come late
         for name in dead:
             self._cut_off[name].append(_Execution(start, (name,), 0, 0))
         if not mine:

@@ -140,6 +140,14 @@ def test_a_kill_that_overtakes_its_start_keeps_it_from_starting() -> None:
     assert agent.running == 1
 
 
+def test_an_attempt_elsewhere_keeps_an_older_one_from_starting_here() -> None:
+    """Seed 1039005: the agent was away when the older one was told and ended."""
+    agent = agent_of("n1")
+    agent.handle(start(attempt=2, nodes=("n2",)), 0)
+    agent.handle(start(attempt=1), 0)
+    assert agent.running == 0
+
+
 def test_a_killed_attempt_says_nothing_more() -> None:
     agent = agent_of("n1")
     agent.handle(start(), 0)
