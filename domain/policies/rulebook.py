@@ -122,6 +122,8 @@ class Rulebook:
         if full or asked != [(r.number, r.first) for r in self._admit_shapes]:
             self._forget_admissions()
         self._admit_shapes = [r for r in admits if not r.per_job]
+        if self._admit_shapes and not self._admissions:
+            self._admit_all(cell)
         self._admit_jobs = [r for r in admits if r.per_job]
         if self._admit_jobs:
             self.verdicts.clear()
@@ -218,17 +220,8 @@ class Rulebook:
 
     def rule_rows(self, rules: Sequence[Live], table: Sequence[Row]) -> list[Ruling]:
         """The rulings of rows, found by columns."""
-        packed = np.ascontiguousarray(np.packbits(masks(rules, table), axis=0).T)
-        matched: dict[bytes, _Held] = {}
-        found = []
-        for row, bits in zip(table, packed, strict=True):
-            key = bits.tobytes()
-            held = matched.get(key)
-            if held is None:
-                flags = np.unpackbits(bits, count=len(rules)).tolist()
-                held = matched[key] = _Held(list(compress(rules, flags)))
-            found.append(self._ruling(held, row))
-        return found
+        held = held_by(rules, table)
+        return [self._ruling(h, row) for h, row in zip(held, table, strict=True)]
 
     def _ruling(self, held: _Held, row: Row) -> Ruling:
         if not held.rules:
@@ -283,6 +276,19 @@ class Rulebook:
             return known[1]
         return resolve(known[0] + holding(self._admit_jobs, row(True), ()))
 
+    def _admit_all(self, cell: Cell) -> None:
+        """Find by columns what is known of the jobs of all shapes."""
+        shapes = list(cell.shapes.values())[:CACHED_MAX]
+        table = [self.row(s) for s in shapes]
+        made: dict[tuple[_Held, tuple[int, ...]], tuple[list[tuple[Live, int]], Resolved]] = {}
+        for shape, row, held in zip(shapes, table, held_by(self._admit_shapes, table), strict=True):
+            key = (held, tuple([row[i] for i in held.bound]))
+            known = made.get(key)
+            if known is None:
+                values = [(rule, clamped(rule, rule.value(row, ()))) for rule in held.rules]
+                known = made[key] = (values, resolve(values))
+            self._admissions[shape.key] = known
+
     def reason_of(self, rule: str) -> str:
         """What the author of a rule that denies a job says."""
         return next(r.reason for r in self.by_phase[Phase.ADMIT] if r.name == rule)
@@ -302,6 +308,23 @@ class Rulebook:
                 cell.show(account)
         if changed:
             cell.rebuild_quota()
+
+
+def held_by(rules: Sequence[Live], table: Sequence[Row]) -> list[_Held]:
+    """For each row the rules that hold for it; equal ones are one object."""
+    if not table:
+        return []
+    packed = np.ascontiguousarray(np.packbits(masks(rules, table), axis=0).T)
+    matched: dict[bytes, _Held] = {}
+    found = []
+    for bits in packed:
+        key = bits.tobytes()
+        held = matched.get(key)
+        if held is None:
+            flags = np.unpackbits(bits, count=len(rules)).tolist()
+            held = matched[key] = _Held(list(compress(rules, flags)))
+        found.append(held)
+    return found
 
 
 def masks(rules: Sequence[Live], table: Sequence[Row]) -> npt.NDArray[np.bool_]:

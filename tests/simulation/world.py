@@ -407,12 +407,16 @@ class World:
                 self._goal.clear()
                 return f"{client.name} waits for {client.waiting[0]}"
         if not self._goal:
-            self._goal = {at: partition.end for at, partition in self.broker.partitions.items()}
+            inputs = (p for p in self.broker.partitions.items() if p[0].topic.startswith("cmd."))
+            self._goal = {at: partition.end for at, partition in inputs}
         for group in self.broker.groups.values():
-            for at in group.owner:
-                if group.committed.get(at, 0) < self._goal[at]:
+            for at, goal in self._goal.items():  # also of those that nobody reads just now
+                if at.topic.startswith("cmd.") and group.committed.get(at, 0) < goal:
                     return f"intake is at {group.committed.get(at, 0)} of {at}"
-        if self.chain.taken < self._goal[self.partition["accepted"].at]:
+        accepted = self.partition["accepted"]
+        if accepted.at not in self._goal:  # now that all commands are taken in, and not before
+            self._goal[accepted.at] = accepted.end
+        if self.chain.taken < self._goal[accepted.at]:
             return f"accepted commands from {self.chain.taken} on are not decided"
         if self.chain.naive.jobs:
             return f"jobs {sorted(self.chain.naive.jobs)} have no end"
