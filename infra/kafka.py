@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.java import java_command
@@ -32,15 +32,20 @@ class LocalKafka(Cluster):
         brokers: int = 1,
         settings: Mapping[str, str] | None = None,
         heap_mib: int = 512,
+        host: str = _HOST,
+        within: Sequence[str] = (),
     ) -> None:
+        """`within`: words that start a command in the network of `host`, if that is another one."""
         self._folder = folder.absolute()
         self._brokers = brokers
         self._settings = dict(settings or {})
         self._heap_mib = heap_mib
+        self._host = host
+        self._within = within
         self._ids = list(range(1, brokers + 1))
         names = [f"{kind}.{node}" for node in self._ids for kind in ("broker", "controller")]
         self._ports = fixed_ports(self._folder, names, [_HOST])
-        self.bootstrap = ",".join(f"{_HOST}:{self.port(node)}" for node in self._ids)
+        self.bootstrap = ",".join(f"{host}:{self.port(node)}" for node in self._ids)
         nodes = [self._server(node) for node in self._ids]
         super().__init__(nodes, self._each_sees_all, in_turn=False)
 
@@ -53,13 +58,13 @@ class LocalKafka(Cluster):
         return self._folder / str(node) / "data"
 
     def _each_sees_all(self) -> bool:
-        return all(known_brokers(_HOST, self.port(i)) == set(self._ids) for i in self._ids)
+        return all(known_brokers(self._host, self.port(i)) == set(self._ids) for i in self._ids)
 
     def _server(self, node: int) -> Server:
         return Server(
             f"Kafka node {node}",
             lambda: self._program(node),
-            lambda: node in known_brokers(_HOST, self.port(node)),
+            lambda: node in known_brokers(self._host, self.port(node)),
         )
 
     def _program(self, node: int) -> Program:
@@ -76,7 +81,7 @@ class LocalKafka(Cluster):
         options = [f"-Xmx{self._heap_mib}m", "-XX:+UseSerialGC", "-Dlog4j2.level=INFO"]
         options += ["-Djava.awt.headless=true", f"-Djava.io.tmpdir={home}/tmp"]
         command = java_command("kafka", _IMAGE_LIB, [*options, *main])
-        return Program(IMAGE, command, home)
+        return Program(IMAGE, [*self._within, *command], home)
 
     def _format(self, home: Path, properties: Path) -> None:
         arguments = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(properties)]
@@ -92,8 +97,8 @@ class LocalKafka(Cluster):
             raise SetupError(f"Kafka's folder was not formatted:\n{child.log_tail()}")
 
     def _properties(self, node: int) -> dict[str, str]:
-        controller = self._ports[f"controller.{node}"]
-        voters = (f"{i}@{_HOST}:{self._ports[f'controller.{i}']}" for i in self._ids)
+        controller, host = self._ports[f"controller.{node}"], self._host
+        voters = (f"{i}@{host}:{self._ports[f'controller.{i}']}" for i in self._ids)
         copies = str(min(3, self._brokers))
         in_sync = str(max(1, min(3, self._brokers) - 1))
         return {
@@ -101,8 +106,8 @@ class LocalKafka(Cluster):
             "node.id": str(node),
             "controller.quorum.voters": ",".join(voters),
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{_HOST}:{self.port(node)},CONTROLLER://{_HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{_HOST}:{self.port(node)}",
+            "listeners": f"PLAINTEXT://{host}:{self.port(node)},CONTROLLER://{host}:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{host}:{self.port(node)}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(self.data(node)),
             "auto.create.topics.enable": "false",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from aquifer.folder import Folder
@@ -27,9 +28,14 @@ ROLES = ("worker", "relay", "agents")
 
 
 class Region:
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(
+        self, folder: Path, name: str, host: str = "127.0.0.1", within: Sequence[str] = ()
+    ) -> None:
+        """`within`: words that start a command in the region's own network, if it has one."""
         self.name = name
-        self.kafka = LocalKafka(folder / "kafka", heap_mib=256)
+        self.host = host
+        self._within = within
+        self.kafka = LocalKafka(folder / "kafka", heap_mib=256, host=host, within=within)
         self.folder = Folder(folder / "state")
         self.settings = Settings(
             cell=name,
@@ -100,7 +106,7 @@ class Region:
         }
         for role in ROLES:
             log = self._logs / f"{role}.log"
-            self.roles[role] = Supervised(words[role], environment, log)
+            self.roles[role] = Supervised(words[role], environment, log, within=self._within)
             self.roles[role].start()
 
     async def stop(self) -> None:

@@ -27,10 +27,10 @@ def verdict(ledgers: list[list[Round]]) -> Verdict:
     return pool.verdict()
 
 
-async def submit(region: Region, clock: SystemClock) -> None:
+async def submit(region: Region, clock: SystemClock, over_s: int = OVER_S) -> None:
     """The region's jobs, spread over the time of the faults."""
     for number in range(JOBS[region.name]):
-        await asyncio.sleep(OVER_S / JOBS[region.name])
+        await asyncio.sleep(over_s / JOBS[region.name])
         job = region.job(number, (2, 4, 8)[number % 3], 60 + number * 37 % 200)
         while True:
             try:

@@ -25,12 +25,14 @@ class Supervised:
         environment: Mapping[str, str],
         log: Path,
         bug: str | None = None,
+        within: Sequence[str] = (),
     ) -> None:
-        """`bug`: one that is planted in it (`tests.faults.planted`)."""
+        """`bug`: one that is planted in it (`tests.faults.planted`); `within`: words that start a
+        command in another network."""
         self._arguments = arguments
         guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid())]
         module = ["aquifer"] if bug is None else ["tests.faults.planted", bug]
-        self._command = [*guard, sys.executable, "-m", *module, *arguments]
+        self._command = [*guard, *within, sys.executable, "-m", *module, *arguments]
         self._environment = {**os.environ, **environment}
         self._log = log
         self._running: asyncio.subprocess.Process | None = None
