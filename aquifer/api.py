@@ -57,6 +57,12 @@ def services(
         assert sink is not None, "letters are taken where there is a way in"
         await sink.send(Message(body, headers, said.source.encode()))
 
+    ask_peers = None
+    if settings.peers is not None:
+        from aquifer.asking import Peers
+        from aquifer.relaying import load_ways
+
+        ask_peers = Peers(load_ways(settings.peers)).summaries
     key = settings.cursor_key
     return Services(
         store=store,
@@ -64,6 +70,7 @@ def services(
         envelope=envelope,
         sink=sink if settings.actors is None else None,
         letters=post if sink is not None and settings.actors is not None else None,
+        ask_peers=ask_peers,
         dead_letters=dead_letters,
         resend=lambda letter: Message(letter.value, letter.headers, letter.key),
         cursors=Cursors(key.get_secret_value().encode() if key else secrets.token_bytes(32)),

@@ -38,6 +38,8 @@ class PeerWay(BaseModel):
     cell: Name | None = None
     """Its cell, whose topics these are; by default the region's name."""
     url: str | None = None
+    read: str | None = None
+    """Its read API, for questions, where letters go by Kafka."""
     token: SecretStr | None = None
     """Of a reader that its API knows."""
     ca: Path | None = None
@@ -128,17 +130,20 @@ async def _opened(region: str, way: PeerWay) -> AsyncIterator[CommandSink]:
         async with KafkaCommandSink(way.kafka, way.cell or region) as topic:
             yield topic
         return
+    assert way.url is not None, "it is one or the other"
+    async with client_of(way, way.url, SEND_S) as client:
+        yield HttpLetters(client)
+
+
+def client_of(way: PeerWay, url: str, timeout_s: int) -> httpx.AsyncClient:
+    """Of a peer's read API: it proves who it is, and so do we if it asks."""
     import httpx
 
-    assert way.url is not None, "it is one or the other"
     headers = {"Authorization": f"Bearer {way.token.get_secret_value()}"} if way.token else {}
     verify = ssl.create_default_context(cafile=way.ca)
     if way.certificate is not None:
         verify.load_cert_chain(way.certificate, way.key)
-    async with httpx.AsyncClient(
-        base_url=way.url, headers=headers, verify=verify, timeout=SEND_S
-    ) as client:
-        yield HttpLetters(client)
+    return httpx.AsyncClient(base_url=url, headers=headers, verify=verify, timeout=timeout_s)
 
 
 def relay() -> None:

@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from projections import openapi, problems
-from projections.routes import commands, health, history, jobs, promises, state, usage
+from projections.routes import commands, health, history, jobs, pool, promises, state, usage
 from projections.services import Services
 
 VERSION: Final = "1"
@@ -55,8 +55,9 @@ def _routed() -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (state, jobs, usage, promises, history, commands, health):
+    for part in (state, jobs, usage, promises, pool, history, commands, health):
         app.include_router(part.router)
+    app.include_router(pool.asked)
     return app
 
 

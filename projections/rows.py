@@ -26,7 +26,7 @@ from domain.quota import UNLIMITED, Account, Queue
 from domain.reservations import Reservation
 from domain.shapes import Shape, split
 from domain.specs import LEVELS, TIERS
-from projections import kpis, promised
+from projections import kpis, pool_rows, promised
 from projections.tables import BUCKET, Row
 
 Values = dict[str, Any]
@@ -52,6 +52,8 @@ def project(cell: Cell, round: Round, head: Head, changes: Changes) -> list[Row]
         made.entity(entity)
     for entity in changes.gone:
         made.gone(entity)
+    for table, key, values in pool_rows.rows(cell, changes):
+        made.put(table, key, values)
     made.capacity(changes)
     made.put("summary", (), summary(cell))
     return list(made.rows.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from domain.commands import Command
 from domain.ports import CommandSink, DeadLetter, DeadLetters, Message
@@ -30,6 +31,8 @@ class Services:
     """Where commands go; None: this API only reads."""
     letters: Callable[[bytes, str], Awaitable[None]] | None = None
     """Takes a peer's letter and its signature, as they came; raises ValueError if it is none."""
+    ask_peers: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
+    """What each peer's API says of itself, or why it says nothing; None: no peer is known."""
     dead_letters: DeadLetters | None = None
     resend: Callable[[DeadLetter], Message] | None = None
     """What is sent again for a dead letter."""

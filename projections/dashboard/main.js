@@ -6,6 +6,7 @@ import { drawDecisions, drawReservations } from "./decisions.js";
 import { follow } from "./detail.js";
 import { $, bar, count, el, fill, moment } from "./dom.js";
 import { drawPolicies } from "./policies.js";
+import { drawPool } from "./pool.js";
 import { drawQueues, drawQuota } from "./quota.js";
 import { drawWaiting } from "./waiting.js";
 
@@ -17,13 +18,15 @@ let shown = null;
 async function refresh() {
   const summary = await get("summary");
   if (summary.round === shown) return;
-  const [accounts, queues, nodes, shapes, reservations, policies, decisions] = await Promise.all([
+  const [accounts, queues, nodes, shapes, reservations, policies, regions, rights, decisions] = await Promise.all([
     all("accounts"),
     all("queues"),
     all("nodes"),
     all("shapes", { waiting: true }),
     all("reservations"),
     all("policies"),
+    all("pool/regions"),
+    all("pool/rights"),
     get("decisions", { limit: 60 }),
   ]);
   drawHead(summary);
@@ -35,6 +38,7 @@ async function refresh() {
   drawDecisions(decisions.items);
   drawReservations(reservations);
   drawPolicies(policies);
+  drawPool(regions, rights);
   shown = summary.round;
   $("page").setAttribute("aria-busy", "false");
 }

@@ -40,7 +40,8 @@ class Regional(Given):
         super().__init__(name)
         self.out: list[Letter] = []
         known = tuple(PeerSpec(region=p, actor=p) for p in peers if p != name)
-        quotas = (Quota(accelerator="h100", nominal=100, **more.pop("quota", {})),)
+        quota = {"accelerator": "h100", "nominal": 100, **more.pop("quota", {})}
+        quotas = (Quota.model_validate(quota),)
         self.say(
             SetPeers(region=name, peers=known, **{"rules": RULES, **more}),
             SetQuota(account="a", quotas=quotas, queues=(Queue(queue="q"),)),

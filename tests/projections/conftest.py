@@ -40,10 +40,10 @@ def filled(records: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Sq
     return fill(records, tmp_path_factory.mktemp("rows") / "rows.sqlite")
 
 
-def fill(records: list[bytes], path: Path) -> SqliteStore:
+def fill(records: list[bytes], path: Path, cell: str = CELL) -> SqliteStore:
     """Project all at once: of each key the last row."""
     store = SqliteStore(path)
-    projector = Projector(CELL, store, None)
+    projector = Projector(cell, store, None)
     rows: dict[tuple[str, Key], Row] = {}
     applied = Applied()
     for position, record in enumerate(records):
@@ -51,5 +51,5 @@ def fill(records: list[bytes], path: Path) -> SqliteStore:
         for row in projector.rows_of(round, head):
             rows[row.table, row.key] = row
         applied = Applied(head.round, head.hash, position, round.header.now_ms)
-    asyncio.run(store.write(CELL, list(rows.values()), applied))
+    asyncio.run(store.write(cell, list(rows.values()), applied))
     return store
