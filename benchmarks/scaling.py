@@ -20,9 +20,9 @@ FIXED_JOBS = 100_000
 
 def point(accelerators: int, jobs: int, rounds: int, ends: int) -> dict[str, Any]:
     """One size, in a process of its own: memory is measured by its peak."""
-    args = argparse.Namespace(
-        nodes=accelerators // GPUS_PER_NODE, pending=jobs, rounds=rounds, ends=ends, seed=1
-    )
+    nodes = accelerators // GPUS_PER_NODE
+    size = {"nodes": nodes, "pending": jobs, "rounds": rounds, "ends": ends}
+    args = argparse.Namespace(**size, seed=1, plain=False)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         found = process.submit(decide.measure, args, SHAPES).result()
     steady = found["steady"]
