@@ -2,10 +2,9 @@
 
     python check_proof.py PROOF.json KEYS.json
 
-PROOF.json: what the auditor was given. KEYS.json: a list of the cell's public keys (Ed25519, raw,
-in hex) from a trusted source. Exit 0: the proof holds. It needs the package `cryptography` alone.
-The rules are those of RFC 9162, 2.1.3.2 and 2.1.4.2: a leaf is SHA-256(0x00 || record), a node
-SHA-256(0x01 || left || right).
+PROOF.json: what the auditor was given. KEYS.json: a list of the cell's public keys (Ed25519, hex)
+from a trusted source. Exit 0: the proof holds. It takes the package `cryptography` alone. RFC 9162,
+2.1.3.2 and 2.1.4.2: a leaf is SHA-256(0x00 || record), a node SHA-256(0x01 || left || right).
 """
 
 import hashlib
