@@ -148,9 +148,9 @@ class Decider:
 
     async def take_over(self) -> None:
         """Follow up to now. The next step makes a round in any case: it shows who writes, and
-        shuts out who did."""
+        shuts out who did. By command time a round comes of commands alone, also that one."""
         await self.follow()
-        self._full = True
+        self._full = self._full or not self.settings.by_command_time
         self._quiet_ms = None
 
     # --- rounds -----------------------------------------------------------------------------------

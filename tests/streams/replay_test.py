@@ -220,16 +220,16 @@ def test_even_the_cells_own_key_cannot_sign_another_decision(ledger: Ledger, wha
     assert (rule, round) == ("decision", 5)
 
 
-def test_another_engines_rounds_are_folded(ledger: Ledger) -> None:
-    def other_engine(round: Round) -> Round:
-        return replace(round, header=replace(round.header, engine=ENGINE + 1))
+def test_an_older_engines_rounds_are_folded(ledger: Ledger) -> None:
+    def older_engine(round: Round) -> Round:
+        return replace(round, header=replace(round.header, engine=ENGINE - 1))
 
-    verdict = ledger.verdict(_rewritten(ledger, 4, other_engine, ledger.site.signer))
+    verdict = ledger.verdict(_rewritten(ledger, 4, older_engine, ledger.site.signer))
     assert verdict.intact
     assert verdict.folded == 1
 
     def and_lies(round: Round) -> Round:
-        return _without_facts(other_engine(round))
+        return _without_facts(older_engine(round))
 
     forged = _rewritten(ledger, 4, and_lies, ledger.site.signer)
     assert broken(ledger.verdict(forged)) == ("decision", 6)
