@@ -17,8 +17,9 @@ GPU: Final = (s.Flavour(accelerator="gpu"),)
 POISON: Final = "poison"
 """A job with this label trips an assertion inside decide."""
 POISON_MARK: Final = b'"poison":"yes"'
-WORK_S: Final = 40.0
-"""Commands are sent within so many seconds."""
+SPANS_S: Final = (40.0, *(10.0,) * 7)
+"""Commands are sent, and faults happen, within so many seconds; seeds take turns. Most schedules
+are short: more of them fit into an hour. The long ones reach what takes many commands."""
 LEAVES: Final = ("team-a", "team-b")
 OPEN: Final = tuple(s.Quota(accelerator=t, nominal=64) for t in TYPES)
 
@@ -60,16 +61,21 @@ class Workload:
         ]
 
 
+def span_s(seed: int) -> float:
+    return SPANS_S[seed % len(SPANS_S)]
+
+
 def generate(seed: int, poisons: int) -> Workload:
     random = Random(seed)
+    span = span_s(seed)
     nodes = [_node(random, n) for n in range(random.randint(1, 3))]
     single = random.random() < 0.6
     fleets = [list(range(len(nodes)))] if single else [[n] for n in range(len(nodes))]
     made = Workload(nodes, fleets, [])
     made.items.extend(Item(0.0, 0, command) for command in _basics(random))
     clients = random.randint(1, 2)
-    for number in range(random.randint(4, 18)):
-        item = Item(random.random() * WORK_S, 1 + random.randrange(clients), None)
+    for number in range(random.randint(*((4, 18) if span > 20 else (2, 7)))):
+        item = Item(random.random() * span, 1 + random.randrange(clients), None)
         _fill(random, item, made, number)
         item.binary = random.random() < 0.3
         item.copies = 1 if random.random() < 0.85 else random.randint(2, 3)
@@ -78,7 +84,7 @@ def generate(seed: int, poisons: int) -> Workload:
         job = _job(random, f"poison-{number}", made)
         job = job.model_copy(update={"labels": {POISON: "yes"}})
         copies = random.choice((1, 1, 2))
-        made.items.append(Item(random.random() * WORK_S, 1, job, copies=copies, poison=True))
+        made.items.append(Item(random.random() * span, 1, job, copies=copies, poison=True))
     made.items.sort(key=lambda i: i.at_s)
     return made
 

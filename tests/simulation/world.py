@@ -45,8 +45,8 @@ from tests.simulation.loop import START_MS, Clock, Process, Violation, VirtualLo
 
 logging.getLogger("streams").setLevel(logging.CRITICAL)
 
-HEAL_S: Final = 50.0
-"""From this moment on nothing fails any more."""
+HEAL_S: Final = 10.0
+"""So long after the last command nothing fails any more."""
 LONGEST_S: Final = 3600.0
 """So long after that all work must have come to its end."""
 LOOK_S: Final = 4.0
@@ -67,6 +67,7 @@ class World:
         self.embedded = seed % 5 == 2
         """The cell is one process, as in the embedded profile."""
         self.healed = False
+        self._healed_s = workload.span_s(seed) + HEAL_S
         self.violation: Violation | None = None
         self.loop = VirtualLoop(random.getrandbits(64))  # type: ignore[abstract]
         self.broker = Broker(self.loop, random.getrandbits(64), TOPICS)
@@ -327,7 +328,7 @@ class World:
                 self.injector.plan()
                 for name, role in self.roles().items():
                     self.start(name, role)
-                self._go_to(HEAL_S)
+                self._go_to(self._healed_s)
                 self._heal()
                 self._drain()
         finally:
@@ -354,7 +355,7 @@ class World:
 
     def _drain(self) -> None:
         """Let all work come to its end."""
-        end = HEAL_S + LONGEST_S
+        end = self._healed_s + LONGEST_S
         while (left := self._left()) is not None:
             if self.loop.time() >= end:
                 raise Violation(f"it does not come to its end: {left}")
