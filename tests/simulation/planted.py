@@ -84,7 +84,7 @@ def dead_letters_are_dropped() -> AbstractContextManager[object]:
 def duplicates_are_not_in_snapshots() -> Iterator[None]:
     """What was answered is neither in the digest nor in the snapshot."""
     with ExitStack() as stack:
-        stack.enter_context(patch.object(Memory, "state", lambda self: []))
+        stack.enter_context(patch.object(Memory, "state", lambda self: (b"", [])))
         always_zero = property(lambda self: 0, lambda self, value: None)
         stack.enter_context(patch.object(Memory, "digest", always_zero, create=True))
         yield

@@ -17,7 +17,7 @@ GPU: Final = (s.Flavour(accelerator="gpu"),)
 POISON: Final = "poison"
 """A job with this label trips an assertion inside decide."""
 POISON_MARK: Final = b'"poison":"yes"'
-SPANS_S: Final = (40.0, *(10.0,) * 7)
+SPANS_S: Final = (40.0, 10.0, 10.0, 10.0)
 """Commands are sent, and faults happen, within so many seconds; seeds take turns. Most schedules
 are short: more of them fit into an hour. The long ones reach what takes many commands."""
 LEAVES: Final = ("team-a", "team-b")
@@ -80,6 +80,9 @@ def generate(seed: int, poisons: int) -> Workload:
         item.binary = random.random() < 0.3
         item.copies = 1 if random.random() < 0.85 else random.randint(2, 3)
         made.items.append(item)
+        if isinstance(item.command, c.SubmitJob) and random.random() < 0.1:  # while it may claim
+            cancel = c.CancelJob(job=item.command.job)
+            made.items.append(Item(item.at_s + random.random() * 4, item.client, cancel))
     for number in range(poisons):
         job = _job(random, f"poison-{number}", made)
         job = job.model_copy(update={"labels": {POISON: "yes"}})
