@@ -7,6 +7,8 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from streams.ending import end
+
 
 def until_stopped(work: Coroutine[Any, Any, None]) -> None:
     """Run it until it ends, or until Ctrl-C or SIGTERM, which cancel it and are a good end."""
@@ -14,21 +16,14 @@ def until_stopped(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.create_task(work)
-    stopped = False
-
-    def stop() -> None:
-        nonlocal stopped
-        stopped = True
-        task.cancel()
-
+    task, stopped = asyncio.create_task(work), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not stopped:
-            raise
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    told = asyncio.create_task(stopped.wait())
+    await asyncio.wait((task, told), return_when=asyncio.FIRST_COMPLETED)
+    await end((task, told))
+    if not (stopped.is_set() and task.cancelled()):
+        task.result()
 
 
 async def together(*work: Coroutine[Any, Any, None]) -> None:
@@ -37,8 +32,6 @@ async def together(*work: Coroutine[Any, Any, None]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
     for task in done:
         task.result()

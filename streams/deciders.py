@@ -11,6 +11,7 @@ import gc
 from collections.abc import Sequence
 
 from streams.election import Election, session_ms
+from streams.ending import end
 from streams.faust_app import YOUNG_ONLY, Worker, check, decide
 
 
@@ -27,8 +28,6 @@ async def run_deciders(workers: Sequence[Worker]) -> None:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
         for task in done:
             task.result()

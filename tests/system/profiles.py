@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from domain.ledger import Round
 from domain.ports import DeadLetter, Log, Message
 from streams.decider import Decider, Settings
+from streams.ending import end
 from streams.faust_app import Role, Worker, run_worker
 from streams.identity import Identity
 from streams.kafka import KafkaCommandSink, KafkaDeadLetters, KafkaLog
@@ -127,9 +128,9 @@ async def running(role: Coroutine[None, None, None]) -> AsyncIterator[asyncio.Ta
     try:
         yield task
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end((task,))
+        if not task.cancelled():
+            task.result()
 
 
 async def _until_taken_in(bootstrap: str, cell: str, intake: asyncio.Task[None]) -> None:
