@@ -114,7 +114,8 @@ class Trial:
     def _losses(self) -> dict[str, tuple[Act, Act]]:
         """What is lost, and how; and how it is given back."""
         east = self.regions["east"]
-        made: dict[str, tuple[Act, Act]] = {}
+        nothing = self._each(self.network.cut, [])
+        made: dict[str, tuple[Act, Act]] = {"nothing": (nothing, nothing)}
         for role in ("worker", "relay", "agents"):
             made[f"east's {role}"] = east.roles[role].stop, self._starting(east, role)
         made["east's Kafka"] = self._kafka_down(east), self._kafka_up(east)
