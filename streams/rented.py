@@ -1,0 +1,63 @@
+"""A simulation whose cell rents: what providers deliver joins its fleet, and leaves it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streams.providers import Provider, node_of
+from streams.renting import Renter, Rules
+from streams.simulate import Simulation
+
+
+class Rented:
+    def __init__(
+        self,
+        simulation: Simulation,
+        providers: Sequence[Provider],
+        rules: Rules,
+        *,
+        every_ms: int = 60_000,
+    ) -> None:
+        """Who rents looks every `every_ms`."""
+        self.simulation = simulation
+        self.renter = Renter(providers, rules)
+        self.most = 0
+        """Rented nodes that were there at once."""
+        self._providers = providers
+        self._every_ms = every_ms
+        self._there: dict[str, set[str]] = {p.name: set() for p in providers}
+
+    def run(self) -> None:
+        """To the end of all jobs, or until nothing will ever happen again."""
+        simulation = self.simulation
+        look_ms = simulation.now_ms
+        while simulation.arrived < simulation.arrivals or simulation.cell.jobs:
+            next_ms = simulation.next_ms()
+            if next_ms is None or next_ms > look_ms:
+                if next_ms is None and not self._may_help():
+                    return
+                next_ms = look_ms
+            simulation.step(next_ms)
+            if next_ms >= look_ms:
+                self._look(next_ms)
+                look_ms = next_ms + self._every_ms
+
+    def _may_help(self) -> bool:
+        """Jobs wait, and something is on its way or can be asked for."""
+        return any(p.next_ms() is not None for p in self._providers) or any(
+            p.offers() for p in self._providers
+        )
+
+    def _look(self, now_ms: int) -> None:
+        simulation, fleet = self.simulation, self.simulation.fleet
+        for command in self.renter.step(simulation.cell, now_ms):
+            simulation.give(command)
+        for provider in self._providers:
+            there = self._there[provider.name]
+            ready = {r.node: r for r in provider.held(now_ms) if r.ready}
+            for node in sorted(there - ready.keys()):
+                fleet.agent.drop_node(node, now_ms)
+            new = [node_of(provider.name, r) for n, r in ready.items() if n not in there]
+            fleet.add_nodes(new, now_ms)
+            self._there[provider.name] = set(ready)
+        self.most = max(self.most, sum(map(len, self._there.values())))
