@@ -17,6 +17,7 @@ from aquifer import (
     pool,
     read,
     relaying,
+    renting,
     run,
     serve,
     simulate,
@@ -46,6 +47,7 @@ app.command()(serve.worker)
 app.command()(api.api)
 app.command()(serve.agents)
 app.command()(relaying.relay)
+app.command()(renting.rent)
 app.command()(pool.regions)
 app.command()(pool.peers)
 app.command("hand-offs")(pool.hand_offs)

@@ -9,37 +9,38 @@ rules can speak of them; where a lease has an end, the calendar knows it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
 from msgspec import Struct
+from pydantic import Field
 
 from domain.commands import RegisterNode
-from domain.specs import FabricPath
+from domain.specs import MAX_S, FabricPath, Model, Name, Seconds
 
 PROVIDER = "provider"
 PRICE = "price"
 """Labels of a node; the price is in thousandths of the currency for a slot-hour."""
 
 
-class Offer(Struct, frozen=True):
+class Offer(Model):
     """Nodes of one kind that a provider would deliver."""
 
-    name: str
-    accelerator: str
-    slots: int
+    offer: Name
+    accelerator: Name
+    kind: Literal["gpu", "npu"] = "gpu"
+    slots: Annotated[int, Field(ge=1, le=64)]
     """Of a node."""
     path: FabricPath
-    price_milli: int
-    """For a slot-hour."""
-    most: int
+    price_milli: Annotated[int, Field(ge=0, le=10**9)]
+    """For a slot-hour, in thousandths of the currency."""
+    most: Annotated[int, Field(ge=1, le=100_000)]
     """Nodes at once."""
-    lead_s: int
+    lead_s: Seconds
     """From a request until they are there."""
-    term_s: int
+    term_s: Annotated[int, Field(ge=60, le=MAX_S)]
     """A node is paid for at least so long, and then for as long again, until it is given back."""
     renews: bool = True
     """False: after its term the node is gone, whatever runs there."""
-    kind: str = "gpu"
 
 
 class Rental(Struct, frozen=True):
@@ -85,15 +86,12 @@ class Provider(Protocol):
 def node_of(provider: str, rental: Rental) -> RegisterNode:
     """What the agent of a delivered node registers."""
     offer = rental.offer
-    labels = {PROVIDER: provider, PRICE: str(offer.price_milli)}
-    return RegisterNode.model_validate(
-        {
-            "node": rental.node,
-            "accelerator": offer.accelerator,
-            "kind": offer.kind,
-            "slots": offer.slots,
-            "path": offer.path,
-            "labels": labels,
-            "until_ms": 0 if offer.renews else rental.paid_until_ms,
-        }
+    return RegisterNode(
+        node=rental.node,
+        accelerator=offer.accelerator,
+        kind=offer.kind,
+        slots=offer.slots,
+        path=offer.path,
+        labels={PROVIDER: provider, PRICE: str(offer.price_milli)},
+        until_ms=0 if offer.renews else rental.paid_until_ms,
     )

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from streams.fleet import Fleet
 from streams.providers import Provider, node_of
 from streams.renting import Renter, Rules
 from streams.simulate import Simulation
+
+
+class Deliveries:
+    """The machines of providers that have none: their agents are those of a fleet."""
+
+    def __init__(self, providers: Sequence[Provider]) -> None:
+        self._providers = providers
+        self._there: dict[str, set[str]] = {p.name: set() for p in providers}
+
+    def join(self, fleet: Fleet, now_ms: int) -> int:
+        """What was delivered joins the fleet, what was taken away is dead; how many are there."""
+        for provider in self._providers:
+            there = self._there[provider.name]
+            ready = {r.node: r for r in provider.held(now_ms) if r.ready}
+            for node in sorted(there - ready.keys()):
+                fleet.agent.drop_node(node, now_ms)
+            new = [node_of(provider.name, r) for n, r in ready.items() if n not in there]
+            fleet.add_nodes(new, now_ms)
+            self._there[provider.name] = set(ready)
+        return sum(map(len, self._there.values()))
 
 
 class Rented:
@@ -25,7 +46,7 @@ class Rented:
         """Rented nodes that were there at once."""
         self._providers = providers
         self._every_ms = every_ms
-        self._there: dict[str, set[str]] = {p.name: set() for p in providers}
+        self._deliveries = Deliveries(providers)
 
     def run(self) -> None:
         """To the end of all jobs, or until nothing will ever happen again."""
@@ -49,15 +70,7 @@ class Rented:
         )
 
     def _look(self, now_ms: int) -> None:
-        simulation, fleet = self.simulation, self.simulation.fleet
+        simulation = self.simulation
         for command in self.renter.step(simulation.cell, now_ms):
             simulation.give(command)
-        for provider in self._providers:
-            there = self._there[provider.name]
-            ready = {r.node: r for r in provider.held(now_ms) if r.ready}
-            for node in sorted(there - ready.keys()):
-                fleet.agent.drop_node(node, now_ms)
-            new = [node_of(provider.name, r) for n, r in ready.items() if n not in there]
-            fleet.add_nodes(new, now_ms)
-            self._there[provider.name] = set(ready)
-        self.most = max(self.most, sum(map(len, self._there.values())))
+        self.most = max(self.most, self._deliveries.join(simulation.fleet, now_ms))

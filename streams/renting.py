@@ -9,31 +9,33 @@ from jobs that wait; what is on its way counts, so that nothing is asked for twi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from pydantic import Field
 
 from domain.cell import Cell
 from domain.commands import Command, DrainNode, RemoveNode
 from domain.nodes import Node
 from domain.quota import Account
 from domain.shapes import Shape
+from domain.specs import Model, Name, Seconds
 from streams.providers import PROVIDER, Denied, Offer, Provider, Rental
 
+MANY: Final = 10**15
 ROOM: Final = ("no_capacity", "fragmented", "no_matching_nodes", "never_fits")
 """Reasons to wait that more nodes would end; quota, budgets and rules of policies are others."""
 
 
-class Rules(Struct, frozen=True):
+class Rules(Model):
     """When nodes are rented."""
 
-    patience_s: int = 600
+    patience_s: Seconds = 600
     """A job waits for room so long before anything is rented for it."""
-    most_milli_an_hour: int = 10**12
-    """All that is rented may cost so much an hour."""
-    price_most_milli: int = 10**12
+    most_milli_an_hour: Annotated[int, Field(ge=0, le=MANY)] = MANY
+    """All that is rented may cost so much an hour, in thousandths of the currency."""
+    price_most_milli: Annotated[int, Field(ge=0, le=MANY)] = MANY
     """Of a slot-hour."""
-    accounts: tuple[str, ...] = ()
+    accounts: tuple[Name, ...] = ()
     """Only for jobs of these accounts and of those below them; none named: of all."""
 
 
@@ -99,7 +101,7 @@ class Renter:
                     provider.request(offer, jobs * nodes, now_ms)
                 except Denied as denied:
                     again_ms = now_ms + 1000 * denied.retry_s
-                    self._shunned_ms[provider.name, offer.name] = again_ms
+                    self._shunned_ms[provider.name, offer.offer] = again_ms
                     continue
                 held[provider.name] += [Rental("", offer, False)] * (jobs * nodes)
                 rate += jobs * nodes * _rate(offer)
@@ -127,12 +129,12 @@ class Renter:
         """Offers of types that the shape accepts and that its replicas fit, the cheapest first."""
         types = {f.accelerator for f in shape.spec.flavours}
         found = [
-            (offer.price_milli, number, offer.name, provider, offer)
+            (offer.price_milli, number, offer.offer, provider, offer)
             for number, provider in enumerate(self._providers)
             for offer in provider.offers()
             if offer.accelerator in types
             and offer.price_milli <= self._rules.price_most_milli
-            and self._shunned_ms.get((provider.name, offer.name), 0) <= now_ms
+            and self._shunned_ms.get((provider.name, offer.offer), 0) <= now_ms
             and all(g.slots <= offer.slots for g in shape.spec.groups)
         ]
         return [(p, o) for *_, p, o in sorted(found, key=lambda f: f[:3])]

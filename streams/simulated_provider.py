@@ -54,7 +54,7 @@ class SimulatedProvider:
             raise Denied("out of capacity", self._retry_s)
         for _ in range(count):
             self._number += 1
-            node = f"{self.name}-{offer.name}-{self._number}"
+            node = f"{self.name}-{offer.offer}-{self._number}"
             self._rentals[node] = Rental(node, offer, False)
             self._ready_ms[node] = now_ms + 1000 * offer.lead_s
             if self._random.randrange(1_000_000) < self._interrupt_ppm:

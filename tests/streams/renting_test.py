@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import pytest
 
 from domain.facts import AttemptEnded, NodeDraining, NodeRegistered, NodeRemoved
@@ -22,7 +21,7 @@ from tests.streams.simulate_test import OneKey, rows, starts
 
 HOUR_S = 3600
 CHEAP = Offer(
-    name="cheap",
+    offer="cheap",
     accelerator=traces.GPU,
     slots=8,
     path=FabricPath(region="cloud", cluster="cloud", block="b", rack="r"),
@@ -31,7 +30,7 @@ CHEAP = Offer(
     lead_s=300,
     term_s=HOUR_S,
 )
-DEAR = msgspec.structs.replace(CHEAP, name="dear", price_milli=5000)
+DEAR = CHEAP.model_copy(update={"offer": "dear", "price_milli": 5000})
 RULES = Rules(patience_s=120)
 Jobs = Sequence[tuple[str, int, int, int]]
 
@@ -72,7 +71,7 @@ def test_a_job_that_waits_for_room_gets_a_node_and_gives_it_back() -> None:
 
 
 def test_a_rented_node_names_its_provider_and_price() -> None:
-    provider = SimulatedProvider("cloud", [msgspec.structs.replace(CHEAP, term_s=100_000)])
+    provider = SimulatedProvider("cloud", [CHEAP.model_copy(update={"term_s": 100_000})])
     rented, _ = run([("a", 0, 5000, 8), ("b", 0, 1000, 8)], [provider])
     (node,) = [n for n in rented.simulation.cell.nodes.values() if n.spec.labels.get(PROVIDER)]
     assert node.spec.labels == {PROVIDER: "cloud", PRICE: "2000"}
@@ -126,7 +125,7 @@ def test_a_gang_gets_all_its_nodes_at_once() -> None:
 
 
 def test_what_is_on_its_way_is_not_asked_for_again() -> None:
-    slow = msgspec.structs.replace(CHEAP, lead_s=3000)
+    slow = CHEAP.model_copy(update={"lead_s": 3000})
     provider = SimulatedProvider("cloud", [slow])
     rented, _ = run([("a", 0, 9000, 8), ("b", 0, 1000, 8)], [provider])
     assert rented.most == 1
@@ -135,7 +134,7 @@ def test_what_is_on_its_way_is_not_asked_for_again() -> None:
 
 @pytest.mark.parametrize("notice_s", [0, 200])
 def test_a_node_that_is_taken_away_is_drained_first_and_its_work_goes_on(notice_s: int) -> None:
-    long = msgspec.structs.replace(CHEAP, term_s=10 * HOUR_S)
+    long = CHEAP.model_copy(update={"term_s": 10 * HOUR_S})
     provider = SimulatedProvider("cloud", [long], interrupt_ppm=1_000_000, notice_s=notice_s)
     jobs = [("a", 0, 80_000, 8), ("b", 0, 30_000, 8)]
     rented, rounds = run(jobs, [provider])
@@ -149,7 +148,7 @@ def test_a_node_that_is_taken_away_is_drained_first_and_its_work_goes_on(notice_
 
 
 def test_a_lease_without_renewal_ends_with_a_drain_in_time() -> None:
-    fixed = msgspec.structs.replace(CHEAP, renews=False, term_s=2 * HOUR_S)
+    fixed = CHEAP.model_copy(update={"renews": False, "term_s": 2 * HOUR_S})
     provider = SimulatedProvider("cloud", [fixed])
     _, rounds = run([("a", 0, 12_000, 8), ("b", 0, 1000, 8)], [provider])
     registered = seconds(rounds, NodeRegistered)[-1]
@@ -159,7 +158,7 @@ def test_a_lease_without_renewal_ends_with_a_drain_in_time() -> None:
 
 
 def test_after_a_restart_it_goes_on_from_the_cell_and_the_provider() -> None:
-    provider = SimulatedProvider("cloud", [msgspec.structs.replace(CHEAP, lead_s=1000)])
+    provider = SimulatedProvider("cloud", [CHEAP.model_copy(update={"lead_s": 1000})])
     jobs = [("a", 0, 9000, 8), ("b", 0, 1000, 8)]
     nodes = traces.partition_nodes({"p": 1}, 8)
     scenario = traces.scenario(rows(*jobs), nodes)
