@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from domain.facts import AttemptEnded, NodeDraining, NodeRegistered, NodeRemoved
+from domain.facts import AttemptEnded, JobFinished, NodeDraining, NodeRegistered, NodeRemoved
 from domain.ledger import Round, unseal
 from domain.specs import FabricPath
 from streams import traces
@@ -170,6 +173,61 @@ def test_after_a_restart_it_goes_on_from_the_cell_and_the_provider() -> None:
         simulation.step(min(next_ms, simulation.now_ms + 60_000))
         Rented(simulation, [provider], RULES).renter.step(simulation.cell, simulation.now_ms)
     assert len(provider.held(simulation.now_ms)) == 1, "however many there were, one was asked for"
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_whatever_providers_do_bounds_hold_and_all_work_ends(data: st.DataObject) -> None:
+    offers = [
+        CHEAP.model_copy(
+            update={
+                "offer": f"o{n}",
+                "price_milli": data.draw(st.sampled_from((1000, 2000, 3000))),
+                "most": data.draw(st.integers(1, 4)),
+                "lead_s": data.draw(st.sampled_from((0, 60, 1000))),
+                "term_s": data.draw(st.sampled_from((600, 1800, 3600))),
+                "renews": data.draw(st.booleans()),
+            }
+        )
+        for n in range(data.draw(st.integers(1, 2)))
+    ]
+    provider = Watched(
+        "cloud",
+        offers,
+        seed=data.draw(st.integers(0, 99)),
+        deny_ppm=data.draw(st.sampled_from((0, 300_000))),
+        interrupt_ppm=data.draw(st.sampled_from((0, 300_000))),
+        notice_s=data.draw(st.sampled_from((0, 120))),
+    )
+    jobs = [
+        (f"j{n}", *data.draw(st.tuples(st.integers(0, 4000), st.integers(1, 3000))), slots)
+        for n, slots in enumerate(data.draw(st.lists(st.sampled_from((1, 8, 16)), max_size=12)))
+    ] or [("j", 0, 10, 1)]
+    money = data.draw(st.sampled_from((8 * 1000, 8 * 4000, 10**9)))
+    rules = Rules(patience_s=data.draw(st.sampled_from((0, 300))), most_milli_an_hour=money)
+    rented, rounds = run(jobs, [provider], rules, own=2)
+    assert not rented.simulation.cell.jobs
+    assert provider.most_milli_an_hour <= money
+    assert all(provider.most[o.offer] <= o.most for o in offers)
+    ended = [f.job for r in rounds for f in r.facts if isinstance(f, JobFinished)]
+    assert sorted(ended) == sorted(name for name, *_ in jobs)
+
+
+class Watched(SimulatedProvider):
+    """It remembers the most that was ever asked of it."""
+
+    def __init__(self, name: str, offers: Sequence[Offer], **options: Any) -> None:
+        super().__init__(name, offers, **options)
+        self.most: Counter[str] = Counter()
+        self.most_milli_an_hour = 0
+
+    def request(self, offer: Offer, count: int, now_ms: int) -> None:
+        super().request(offer, count, now_ms)
+        held = [r.offer for r in self.held(now_ms)]
+        rate = sum(o.price_milli * o.slots for o in held)
+        self.most_milli_an_hour = max(self.most_milli_an_hour, rate)
+        for name, amount in Counter(o.offer for o in held).items():
+            self.most[name] = max(self.most[name], amount)
 
 
 def test_the_same_seed_gives_the_same_ledger() -> None:
