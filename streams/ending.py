@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Collection
 from typing import Any, Final
 
-AGAIN_S: Final = 10.0
-"""Longer than what is done at an end takes."""
+AGAIN_S: Final = 60.0
+"""Longer than what is done at an end takes: a worker waits 30 s for what it is just starting, and
+its election has 10 s to leave."""
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
