@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import typer
 
+from aquifer.errors import rules_of
 from aquifer.output import FAILED, USAGE, JsonFlag, emit, fail
 from aquifer.submit import Url, parse_command, send_all
 
@@ -183,10 +184,7 @@ def _parse(path: Path) -> tuple[PolicyDocument | None, list[str]]:
     try:
         return PolicyDocument.model_validate_json(json.dumps(_read(path))), []
     except ValidationError as error:
-        return None, [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
-            for e in error.errors(include_url=False, include_input=False)
-        ]
+        return None, rules_of(error)
 
 
 def load(path: Path) -> PolicyDocument:

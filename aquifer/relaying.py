@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
 
-from aquifer.errors import Misuse
+from aquifer.errors import Misuse, rules_of
 from aquifer.output import USAGE, fail, note
 from domain.ports import CommandSink, Message
 from domain.specs import Name
@@ -68,11 +68,7 @@ def load_ways(path: Path) -> dict[str, PeerWay]:
     try:
         return _Table.model_validate(json.loads(path.read_bytes())).peers
     except ValidationError as error:
-        rules = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
-            for e in error.errors(include_url=False, include_input=False)
-        )
-        raise Misuse(f"{path}: {rules}") from None
+        raise Misuse(f"{path}: {'; '.join(rules_of(error))}") from None
     except (OSError, ValueError) as error:
         raise Misuse(f"{path}: {error}") from error
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import Field, ValidationError
 
+from aquifer.errors import rules_of
 from aquifer.output import USAGE, fail, note
 from aquifer.serve import bootstrap_of, play
 from aquifer.together import together
@@ -55,8 +56,7 @@ def rent(
         table = Providers.model_validate_json(file.read_bytes())
         made = [_made(adapter) for adapter in table.providers]
     except ValidationError as error:
-        first = error.errors()[0]
-        fail(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
+        fail(f"{file}: {'; '.join(rules_of(error))}", USAGE)
     except (OSError, ImportError, AttributeError, TypeError) as error:
         fail(f"{file}: {error}", USAGE)
     play(_rent(settings, bootstrap, made, table.rules, every_s))
@@ -74,7 +74,7 @@ async def _rent(
 ) -> None:
     from aquifer.clocks import SystemClock
     from aquifer.folder import Folder
-    from aquifer.trust import signer_of, verifier_of
+    from aquifer.trust import speaker_of, verifier_of
     from streams.fleet import Fleet
     from streams.kafka_fleet import run_fleet
     from streams.kafka_renting import rent
@@ -83,22 +83,19 @@ async def _rent(
     from streams.snapshots import FileSnapshots
 
     folder, clock, session = Folder(settings.state_dir), SystemClock(), f"s{time.time_ns()}"
-    key_id, sign = None, None
-    if settings.actors is not None:
-        signer = signer_of(settings, folder)
-        key_id, sign = signer.key_id, signer.sign
+    speaker = speaker_of(settings, folder)
     verifier, snapshots = verifier_of(settings, folder), FileSnapshots(folder.snapshots)
     note(f"cell {settings.cell}: {len(made)} providers; stop with Ctrl-C")
     renting = rent(
         bootstrap, settings.cell, Renter(made, rules), clock, session, verifier, snapshots,
-        key_id, sign, every_s=every_s,
+        speaker, every_s=every_s,
     )  # fmt: skip
     simulated = [p for p in made if isinstance(p, SimulatedProvider)]
     if not simulated:
         await renting
         return
     fleet = Fleet()
-    agents = run_fleet(bootstrap, settings.cell, fleet, clock, f"{session}-agents", key_id, sign)
+    agents = run_fleet(bootstrap, settings.cell, fleet, clock, f"{session}-agents", speaker)
     await together(renting, agents, _deliver(Deliveries(simulated), fleet, clock))
 
 

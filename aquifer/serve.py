@@ -104,7 +104,7 @@ async def _agents(
 ) -> None:
     from aquifer.clocks import SystemClock
     from aquifer.folder import Folder
-    from aquifer.trust import signer_of
+    from aquifer.trust import speaker_of
     from streams.fleet import Fleet
     from streams.kafka_fleet import run_fleet
 
@@ -112,12 +112,9 @@ async def _agents(
     fleet = Fleet(speed=speed)
     fleet.add_nodes(specs, clock.now_ms())
     note(f"{len(specs)} nodes of cell {settings.cell}; stop with Ctrl-C")
-    key_id, sign = None, None
-    if settings.actors is not None:  # where commands are signed, the agents speak with its key
-        signer = signer_of(settings, Folder(settings.state_dir))
-        key_id, sign = signer.key_id, signer.sign
+    speaker = speaker_of(settings, Folder(settings.state_dir))
     session = f"s{time.time_ns()}"
-    await run_fleet(bootstrap, settings.cell, fleet, clock, session, key_id, sign)
+    await run_fleet(bootstrap, settings.cell, fleet, clock, session, speaker)
 
 
 def generate(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aquifer.errors import rules_of
 from aquifer.output import USAGE, JsonFlag, emit, fail
 
 if TYPE_CHECKING:
@@ -130,11 +131,7 @@ def parse_command(body: Any) -> Command:
     try:
         command: Command = COMMANDS[name].model_validate_json(json.dumps(body))
     except ValidationError as error:
-        rules = [
-            f"{'.'.join(map(str, e['loc'])) or name}: {e['msg']}"
-            for e in error.errors(include_url=False, include_input=False)
-        ]
-        fail("; ".join(rules), USAGE)
+        fail("; ".join(rules_of(error, name)), USAGE)
     return command
 
 

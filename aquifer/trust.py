@@ -30,6 +30,11 @@ def signer_of(settings: Settings, folder: Folder) -> FileSigner:
     return signer
 
 
+def speaker_of(settings: Settings, folder: Folder) -> FileSigner | None:
+    """Where commands are signed, the cell's own processes speak with its key. Raises as above."""
+    return None if settings.actors is None else signer_of(settings, folder)
+
+
 def verifier_of(settings: Settings, folder: Folder) -> KeyRing:
     """Raises OSError, ValueError."""
     return KeyRing.load(settings.keys or folder.ring)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aquifer.audit import EVERY, Keys
-from aquifer.errors import Misuse
+from aquifer.errors import Misuse, rules_of
 from aquifer.output import JsonFlag, emit, fail, note, progress
 from domain.ledger import canonical
 
@@ -168,11 +168,7 @@ def _policy(given: Json, in_force: PolicyParameters) -> PolicyParameters:
     try:
         return PolicyParameters.model_validate_json(canonical(whole))
     except ValidationError as error:
-        rules = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
-            for e in error.errors(include_url=False, include_input=False)
-        ]
-        raise Misuse(f"--policy: {'; '.join(rules)}") from None
+        raise Misuse(f"--policy: {'; '.join(rules_of(error))}") from None
 
 
 async def _answer(

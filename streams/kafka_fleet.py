@@ -13,15 +13,15 @@ from typing import Final
 
 from aiokafka import TopicPartition
 
-from domain.commands import Command
+from domain.ledger import Signer
 from domain.ports import Clock
 from streams.dispatch import Instruction, decode, standing
-from streams.envelope import Sign, structured
 from streams.fleet import Fleet, live
 from streams.kafka import KafkaCommandSink
 from streams.kafka_clients import Connected, make_consumer, read_to_end
 from streams.kafka_dispatch import instructions_from
 from streams.topics import topic
+from streams.voice import Voice
 
 SOURCE: Final = "fleet"
 
@@ -45,12 +45,11 @@ async def run_fleet(
     fleet: Fleet,
     clock: Clock,
     session: str,
-    key_id: str | None = None,
-    sign: Sign | None = None,
+    signer: Signer | None = None,
 ) -> None:
     """Run the fleet until cancelled; `session` makes the ids of its reports new.
 
-    Where commands are signed its reports are, too: `key_id` and `sign` go together.
+    Where commands are signed its reports are, too, by the signer.
     """
     told, position = await told_before(bootstrap, cell)
     fleet.handle(standing(told), clock.now_ms())
@@ -62,17 +61,7 @@ async def run_fleet(
                 queue.put_nowait([instruction])
 
     async with KafkaCommandSink(bootstrap, cell) as sink:
-        number = 0
-
-        async def send(command: Command) -> None:
-            nonlocal number
-            number += 1
-            id_ = f"{session}-{number}"
-            now_ms = clock.now_ms()
-            await sink.send(
-                structured(command, source=SOURCE, id=id_, time_ms=now_ms, key_id=key_id, sign=sign)
-            )
-
+        voice = Voice(sink, SOURCE, session, clock, signer)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(listen())
-            tasks.create_task(live(fleet, queue, send, clock))
+            tasks.create_task(live(fleet, queue, voice.say, clock))

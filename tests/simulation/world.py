@@ -196,7 +196,7 @@ class World:
         Fence(process.name, fleet, self.guard, self.killed)
         session = f"{process.name}-{self.starts[process.name]}"
         key = Key(f"key-{process.name}")
-        await kafka_fleet.run_fleet(BUS, CELL, fleet, clock, session, key.key_id, key.sign)
+        await kafka_fleet.run_fleet(BUS, CELL, fleet, clock, session, key)
 
     def outages(self, nodes: set[str]) -> list[Outage]:
         found: list[Outage] = []
