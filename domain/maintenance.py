@@ -80,7 +80,7 @@ def keep(turn: Turn) -> None:
         if not one.on and one.id in turn.cell.maintenances and one.next_ms() <= now_ms:
             _begin(turn, one)
     for node in turn.cell.timers.leaving_nodes(now_ms):
-        if not node.draining:
+        if turn.cell.nodes.get(node.id) is node and not node.draining:  # else it was removed
             drain(turn, node)
 
 

@@ -225,6 +225,18 @@ def test_a_lease_that_was_extended_ends_later() -> None:
     assert of(NodeDraining, at_the_bound(given, START_MS + 60_000))
 
 
+@pytest.mark.parametrize("early_ms", [30_000, 0])
+def test_a_rented_node_that_was_removed_before_its_end_leaves_no_more(early_ms: int) -> None:
+    until_ms = START_MS + 60_000
+    given = world(node("n0", until_ms=until_ms, lead_s=0), node("n1"))
+    given.now_ms = until_ms - early_ms
+    assert not of(NodeDraining, given.facts(c.RemoveNode(node="n0")))
+    given.now_ms = until_ms
+    assert not of(NodeDraining, given.facts())
+    given.facts(node("n0"))
+    assert not given.cell.nodes["n0"].draining
+
+
 @pytest.mark.parametrize("make", [window, maintenance])
 def test_a_window_does_not_reach_into_the_next(make: Callable[..., c.Command]) -> None:
     times = {"start_ms": START_MS, "end_ms": START_MS + 60_001}
