@@ -1,6 +1,6 @@
 """Capacity outside the own datacenters: what a provider of nodes has to offer, as one contract.
 
-A cloud, a colocation or another scheduler's cluster is an adapter with these five methods. Nodes
+A cloud, a colocation or another scheduler's cluster is an adapter with these four methods. Nodes
 that it delivers bring an agent, and once registered they are nodes as any others: types, quota,
 policies, promises and books are the same. Their labels name the provider and the price, so that
 rules can speak of them; where a lease has an end, the calendar knows it.
@@ -78,9 +78,6 @@ class Provider(Protocol):
 
     def release(self, node: str, now_ms: int) -> None:
         """The node is given back at once; its paid term is not. One that is gone is passed over."""
-
-    def next_ms(self) -> int | None:
-        """When something changes by itself."""
 
 
 def node_of(provider: str, rental: Rental) -> RegisterNode:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from streams.fleet import Fleet
 from streams.providers import Provider, node_of
 from streams.renting import Renter, Rules
 from streams.simulate import Simulation
+
+DAY_MS: Final = 86_400_000
 
 
 class Deliveries:
@@ -27,6 +30,11 @@ class Deliveries:
             new = [node_of(provider.name, r) for n, r in ready.items() if n not in there]
             fleet.add_nodes(new, now_ms)
             self._there[provider.name] = set(ready)
+        return self.there
+
+    @property
+    def there(self) -> int:
+        """Nodes."""
         return sum(map(len, self._there.values()))
 
 
@@ -44,30 +52,26 @@ class Rented:
         self.renter = Renter(providers, rules)
         self.most = 0
         """Rented nodes that were there at once."""
-        self._providers = providers
         self._every_ms = every_ms
+        self._idle_ms = 1000 * rules.patience_s + DAY_MS
         self._deliveries = Deliveries(providers)
 
     def run(self) -> None:
-        """To the end of all jobs, or until nothing will ever happen again."""
+        """To the end of all jobs; or until, for a day beyond the patience of the rules, nothing
+        happens in the cell and nothing rented is there: what waits then waits for ever."""
         simulation = self.simulation
-        look_ms = simulation.now_ms
+        look_ms = busy_ms = simulation.now_ms
         while simulation.arrived < simulation.arrivals or simulation.cell.jobs:
             next_ms = simulation.next_ms()
-            if next_ms is None or next_ms > look_ms:
-                if next_ms is None and not self._may_help():
-                    return
-                next_ms = look_ms
-            simulation.step(next_ms)
-            if next_ms >= look_ms:
-                self._look(next_ms)
-                look_ms = next_ms + self._every_ms
-
-    def _may_help(self) -> bool:
-        """Jobs wait, and something is on its way or can be asked for."""
-        return any(p.next_ms() is not None for p in self._providers) or any(
-            p.offers() for p in self._providers
-        )
+            if next_ms is not None or self._deliveries.there:
+                busy_ms = look_ms
+            elif look_ms > busy_ms + self._idle_ms:
+                return
+            now_ms = look_ms if next_ms is None else min(next_ms, look_ms)
+            simulation.step(now_ms)
+            if now_ms >= look_ms:
+                self._look(now_ms)
+                look_ms = now_ms + self._every_ms
 
     def _look(self, now_ms: int) -> None:
         simulation = self.simulation

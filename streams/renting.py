@@ -56,10 +56,6 @@ class Renter:
         self._rent(cell, held, now_ms)
         return commands
 
-    def next_ms(self) -> int | None:
-        """When providers have something new to say."""
-        return min((at for p in self._providers if (at := p.next_ms()) is not None), default=None)
-
     def _leave(
         self, cell: Cell, provider: Provider, held: list[Rental], now_ms: int
     ) -> Iterator[Command]:

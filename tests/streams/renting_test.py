@@ -120,6 +120,13 @@ def test_money_and_kinds_bound_what_is_rented(rules: Rules, most: int) -> None:
     assert run(jobs, [SimulatedProvider("cloud", [CHEAP])], rules)[0].most == most
 
 
+def test_it_comes_to_an_end_if_nothing_can_ever_be_rented() -> None:
+    provider = SimulatedProvider("cloud", [CHEAP], deny_ppm=1_000_000)
+    rented, _ = run([("large", 0, 100, 16)], [provider])
+    assert provider.denied > 100, "it was asked for, for a day"
+    assert len(rented.simulation.cell.jobs) == 1
+
+
 def test_a_gang_gets_all_its_nodes_at_once() -> None:
     provider = SimulatedProvider("cloud", [CHEAP])
     rented, rounds = run([("a", 0, 6000, 8), ("gang", 0, 1000, 24)], [provider])
