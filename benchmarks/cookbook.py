@@ -377,11 +377,11 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument("--round-s", type=int, default=60)
     args = parser.parse_args(argv)
-    worlds: dict[tuple[int, int], tuple[Scenario, Tally]] = {}
+    worlds: dict[tuple[tuple[int, ...], int], tuple[Scenario, Tally]] = {}
 
     def world(sizes: dict[str, int], draw: int) -> tuple[Scenario, Tally]:
         """A world, and what happens in it without any policy."""
-        key = sum(sizes.values()), draw
+        key = tuple(sizes.values()), draw
         if key not in worlds:
             made = scenario(args.traces / FILES["itp"], args.days, sizes, draw)
             worlds[key] = made, run(made, None, args.round_s)

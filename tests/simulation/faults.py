@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-from tests.simulation.workload import span_s
+from tests.simulation.workload import span
 
 Kind = Literal[
     "crash",
@@ -84,11 +84,11 @@ def plan(seed: int, nodes: int) -> list[Fault]:
     random = Random(seed)
     count = random.choice((0, 1, 2, 3, 4, 6, 8, 10))
     kinds = random.choices(KINDS, weights=tuple(WEIGHTS.values()), k=count)
-    return [_fault(random, kind, nodes, span_s(seed)) for kind in kinds]
+    return [_fault(random, kind, nodes, span(seed).seconds) for kind in kinds]
 
 
-def _fault(random: Random, kind: Kind, nodes: int, span: float) -> Fault:
-    at_s = random.random() * span
+def _fault(random: Random, kind: Kind, nodes: int, span_s: float) -> Fault:
+    at_s = random.random() * span_s
     who = random.choice(ROLES)
     if random.random() < 0.35:
         who = "decider"

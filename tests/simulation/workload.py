@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from domain import commands as c
 from domain import specs as s
@@ -17,9 +17,22 @@ GPU: Final = (s.Flavour(accelerator="gpu"),)
 POISON: Final = "poison"
 """A job with this label trips an assertion inside decide."""
 POISON_MARK: Final = b'"poison":"yes"'
-SPANS_S: Final = (40.0, 10.0, 10.0, 10.0)
-"""Commands are sent, and faults happen, within so many seconds; seeds take turns. Most schedules
-are short: more of them fit into an hour. The long ones reach what takes many commands."""
+
+
+class Span(NamedTuple):
+    """Of a schedule: commands are sent, and faults happen, within so many seconds."""
+
+    seconds: float
+    fewest: int
+    most: int
+    """Commands of clients, but for those that follow another one."""
+
+
+LONG: Final = Span(40.0, 4, 18)
+SHORT: Final = Span(10.0, 2, 7)
+SPANS: Final = (LONG, SHORT, SHORT, SHORT)
+"""Seeds take turns. Most schedules are short: more of them fit into an hour. The long ones reach
+what takes many commands."""
 LEAVES: Final = ("team-a", "team-b")
 OPEN: Final = tuple(s.Quota(accelerator=t, nominal=64) for t in TYPES)
 
@@ -61,21 +74,21 @@ class Workload:
         ]
 
 
-def span_s(seed: int) -> float:
-    return SPANS_S[seed % len(SPANS_S)]
+def span(seed: int) -> Span:
+    return SPANS[seed % len(SPANS)]
 
 
 def generate(seed: int, poisons: int) -> Workload:
     random = Random(seed)
-    span = span_s(seed)
+    span_s, fewest, most = span(seed)
     nodes = [_node(random, n) for n in range(random.randint(1, 3))]
     single = random.random() < 0.6
     fleets = [list(range(len(nodes)))] if single else [[n] for n in range(len(nodes))]
     made = Workload(nodes, fleets, [])
     made.items.extend(Item(0.0, 0, command) for command in _basics(random))
     clients = random.randint(1, 2)
-    for number in range(random.randint(*((4, 18) if span > 20 else (2, 7)))):
-        item = Item(random.random() * span, 1 + random.randrange(clients), None)
+    for number in range(random.randint(fewest, most)):
+        item = Item(random.random() * span_s, 1 + random.randrange(clients), None)
         _fill(random, item, made, number)
         item.binary = random.random() < 0.3
         item.copies = 1 if random.random() < 0.85 else random.randint(2, 3)
@@ -87,7 +100,7 @@ def generate(seed: int, poisons: int) -> Workload:
         job = _job(random, f"poison-{number}", made)
         job = job.model_copy(update={"labels": {POISON: "yes"}})
         copies = random.choice((1, 1, 2))
-        made.items.append(Item(random.random() * span, 1, job, copies=copies, poison=True))
+        made.items.append(Item(random.random() * span_s, 1, job, copies=copies, poison=True))
     made.items.sort(key=lambda i: i.at_s)
     return made
 

@@ -46,7 +46,7 @@ from tests.simulation.loop import START_MS, Clock, Process, Violation, VirtualLo
 logging.getLogger("streams").setLevel(logging.CRITICAL)
 
 HEAL_S: Final = 10.0
-"""So long after the last command nothing fails any more."""
+"""So long after the span of commands and faults nothing fails any more."""
 LONGEST_S: Final = 3600.0
 """So long after that all work must have come to its end."""
 LOOK_S: Final = 4.0
@@ -67,7 +67,7 @@ class World:
         self.embedded = seed % 5 == 2
         """The cell is one process, as in the embedded profile."""
         self.healed = False
-        self._healed_s = workload.span_s(seed) + HEAL_S
+        self._healed_s = workload.span(seed).seconds + HEAL_S
         self.violation: Violation | None = None
         self.loop = VirtualLoop(random.getrandbits(64))  # type: ignore[abstract]
         self.broker = Broker(self.loop, random.getrandbits(64), TOPICS)
