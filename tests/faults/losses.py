@@ -8,22 +8,19 @@ still is read from the ledgers afterwards, by the times in them. It prints that 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from itertools import count, permutations
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from aquifer.clocks import SystemClock
 from domain.facts import AttemptEnded, AttemptStarted
 from domain.ledger import Round
 from domain.pool_facts import HandoffReleased
-from streams.topics import create_topics
-from tests.faults.partitions import Network
-from tests.faults.regional import Region
-from tests.faults.regions_test import NAMES, verdict
+from streams.ending import end
+from tests.faults.partitions import Apart, play
+from tests.faults.regional import Region, running
+from tests.faults.regions_test import NAMES, settle, submit
 
 LOST_S: Final = 15
 BETWEEN_S: Final = 25
@@ -42,74 +39,51 @@ class Phase(NamedTuple):
 
 
 class Trial:
-    def __init__(self, folder: Path) -> None:
-        self.network = Network(NAMES)
-        hosts, within = self.network.hosts, self.network.within
-        self.regions = {n: Region(folder / n, n, hosts[n], within(n)) for n in NAMES}
+    def __init__(self, apart: Apart) -> None:
+        self.apart, self.network, self.regions = apart, apart.network, apart.regions
         self.clock = SystemClock()
         self.submitted = 0
+        self.over = False
         self.phases: list[Phase] = []
 
     async def run(self) -> dict[str, Any]:
         regions = list(self.regions.values())
-        for region in regions:
-            region.meet(regions)
-            await create_topics(region.kafka.bootstrap, region.name)
-            await region.send(region.first_commands(), self.clock.now_ms())
-            region.start()
-        loads = [asyncio.create_task(self._load(region)) for region in regions]
-        try:
-            await asyncio.sleep(2 * BETWEEN_S)
-            for what, (lose, give_back) in self._losses().items():
-                begin = self.clock.now_ms()
-                await lose()
-                await asyncio.sleep(LOST_S)
-                self.phases.append(Phase(what, begin, self.clock.now_ms()))
-                await give_back()
-                await asyncio.sleep(BETWEEN_S)
-                print(what, file=sys.stderr, flush=True)
-            end_ms = self.clock.now_ms()
-            for load in loads:
-                load.cancel()
-            await asyncio.gather(*loads, return_exceptions=True)
-            async with asyncio.timeout(SETTLED_WITHIN_S):
-                await self._settle()
-        except TimeoutError:
-            tails = "\n".join(region.tails() for region in regions)
-            raise AssertionError(f"it did not settle; the logs end:\n{tails}") from None
-        finally:
-            await asyncio.gather(*(region.stop() for region in regions))
+        async with running(regions, self.clock):
+            loads = [asyncio.create_task(self._load(region)) for region in regions]
+            try:
+                await self._lose_all()
+                end_ms, self.over = self.clock.now_ms(), True
+                await asyncio.gather(*loads)
+            finally:
+                await end(loads)
+            await settle(regions, self.submitted, SETTLED_WITHIN_S)
         ledgers = {name: await region.rounds() for name, region in self.regions.items()}
-        found = verdict(list(ledgers.values()))
         return {
-            "jobs": self.submitted,
-            "outcomes": found.outcomes,
-            "faults": found.faults,
-            "hand_offs": found.hand_offs,
-            "proven": [(await region.proof()).intact for region in regions],
+            **await self.apart.report(self.submitted),
             "lost_s": LOST_S,
             "losses": list(told(self.phases, ledgers, end_ms)),
         }
 
-    async def _load(self, region: Region) -> None:
-        """Jobs without end; while its Kafka is down, the producer of a job tries again."""
-        for number in count():
-            job = region.job(number, (2, 4, 8)[number % 3], 60 + number * 37 % 200)
-            self.submitted += 1
-            while True:
-                with suppress(Exception):
-                    async with asyncio.timeout(10):
-                        await region.send([job], self.clock.now_ms())
-                    break
-                await asyncio.sleep(1)
-            await asyncio.sleep(EVERY_S[region.name])
+    async def _lose_all(self) -> None:
+        """One thing after the other."""
+        await asyncio.sleep(2 * BETWEEN_S)
+        for what, (lose, give_back) in self._losses().items():
+            begin_ms = self.clock.now_ms()
+            await lose()
+            await asyncio.sleep(LOST_S)
+            self.phases.append(Phase(what, begin_ms, self.clock.now_ms()))
+            await give_back()
+            await asyncio.sleep(BETWEEN_S)
+            print(what, file=sys.stderr, flush=True)
 
-    async def _settle(self) -> None:
-        while True:
-            found = verdict([await region.rounds() for region in self.regions.values()])
-            if sum(found.outcomes.values()) >= self.submitted and not found.in_flight:
+    async def _load(self, region: Region) -> None:
+        """Jobs until all is over."""
+        for number in count():
+            if self.over:
                 return
-            await asyncio.sleep(2)
+            await submit(region, self.clock, number)
+            self.submitted += 1
+            await asyncio.sleep(EVERY_S[region.name])
 
     def _losses(self) -> dict[str, tuple[Act, Act]]:
         """What is lost, and how; and how it is given back."""
@@ -206,16 +180,5 @@ def _next_s(rounds: list[Round], kind: type[object], from_ms: int) -> float | No
     return None if first is None else round((first - from_ms) / 1000, 1)
 
 
-def main(folder: Path) -> None:
-    trial = Trial(folder)
-    try:
-        for region in trial.regions.values():
-            region.kafka.start()
-        print(json.dumps(asyncio.run(trial.run())))
-    finally:
-        for region in trial.regions.values():
-            region.kafka.stop()
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    play(lambda apart: Trial(apart).run())

@@ -12,6 +12,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, Final
@@ -21,13 +22,16 @@ from aiokafka.errors import KafkaError
 from aquifer.clocks import SystemClock
 from aquifer.trust import verifier_of
 from domain.facts import AttemptStarted
+from streams.ending import end
 from streams.kafka import KafkaLog
 from streams.reader import LedgerReader
-from streams.topics import create_topics
-from tests.faults.regional import Region
-from tests.faults.regions_test import JOBS, NAMES, settle, submit, verdict
+from tests.faults.regional import Region, running
+from tests.faults.regions_test import JOBS, NAMES, settle, submit_all, verdict
 
 CUT_S: Final = 8
+"""At least; a phase goes on until each region has decided in it."""
+ALIVE_WITHIN_S: Final = 90
+"""Its decider may just have been killed and start anew."""
 OVER_S: Final = 110
 """All troubles together."""
 LOSS_S: Final = 30
@@ -40,6 +44,8 @@ STEPS: Final = (
     "HandoffCompleted",
     "HandoffConfirmed",
 )
+Begin = dict[str, tuple[int, int]]
+"""By region: attempts started, and rounds."""
 NOBODY: Final = "02:00:00:00:00:99"
 SLOW: Final = "tbf rate 96kbit burst 3kb latency 400ms"
 """What does not fit waits for up to 0.4 s, and what waits longer is lost."""
@@ -92,42 +98,62 @@ class Network:
         self._in(name, "tc qdisc del dev eth0 root")
 
 
-class Trial:
+class Apart:
+    """Regions with networks of their own."""
+
     def __init__(self, folder: Path) -> None:
         self.network = Network(NAMES)
         hosts, within = self.network.hosts, self.network.within
         self.regions = {n: Region(folder / n, n, hosts[n], within(n)) for n in NAMES}
+
+    async def report(self, jobs: int) -> dict[str, Any]:
+        """What their ledgers say in the end."""
+        regions = self.regions.values()
+        found = verdict([await region.rounds() for region in regions])
+        return {
+            "jobs": jobs,
+            "outcomes": found.outcomes,
+            "faults": found.faults,
+            "hand_offs": found.hand_offs,
+            "proven": [(await region.proof()).intact for region in regions],
+        }
+
+
+def play(trial: Callable[[Apart], Awaitable[dict[str, Any]]]) -> None:
+    """Print what the trial finds, as JSON; the folder is the program's argument."""
+    apart = Apart(Path(sys.argv[1]))
+
+    async def go() -> dict[str, Any]:
+        return await trial(apart)
+
+    try:
+        for region in apart.regions.values():
+            region.kafka.start()
+        print(json.dumps(asyncio.run(go())))
+    finally:
+        for region in apart.regions.values():
+            region.kafka.stop()
+
+
+class Trial:
+    def __init__(self, apart: Apart) -> None:
+        self.apart, self.network, self.regions = apart, apart.network, apart.regions
         self.killed: dict[str, list[str]] = {name: [] for name in NAMES}
         """By region: the steps at which its decider was killed."""
         self.phases: list[dict[str, Any]] = []
 
     async def run(self) -> dict[str, Any]:
-        regions, clock = list(self.regions.values()), SystemClock()
-        for region in regions:
-            region.meet(regions)
-            await create_topics(region.kafka.bootstrap, region.name)
-            await region.send(region.first_commands(), clock.now_ms())
-            region.start()
-        killers = [asyncio.create_task(self._kill_at_steps(region)) for region in regions]
-        try:
-            await asyncio.gather(self._troubles(), *(submit(r, clock, OVER_S) for r in regions))
-            async with asyncio.timeout(SETTLED_WITHIN_S):
-                await settle(regions)
-        except TimeoutError:
-            tails = "\n".join(region.tails() for region in regions)
-            raise AssertionError(f"it did not settle; the logs end:\n{tails}") from None
-        finally:
-            for killer in killers:
-                killer.cancel()
-            await asyncio.gather(*killers, return_exceptions=True)
-            await asyncio.gather(*(region.stop() for region in regions))
-        found = verdict([await region.rounds() for region in regions])
+        regions, clock, jobs = list(self.regions.values()), SystemClock(), sum(JOBS.values())
+        async with running(regions, clock):
+            killers = [asyncio.create_task(self._kill_at_steps(region)) for region in regions]
+            try:
+                submits = (submit_all(r, clock, OVER_S) for r in regions)
+                await asyncio.gather(self._troubles(), *submits)
+                await settle(regions, jobs, SETTLED_WITHIN_S)
+            finally:
+                await end(killers)
         return {
-            "jobs": sum(JOBS.values()),
-            "outcomes": found.outcomes,
-            "faults": found.faults,
-            "hand_offs": found.hand_offs,
-            "proven": [(await region.proof()).intact for region in regions],
+            **await self.apart.report(jobs),
             "killed_at": self.killed,
             "phases": self.phases,
         }
@@ -140,7 +166,7 @@ class Trial:
         begin = await self._started()
         for name in NAMES:
             self.network.slow(name)
-        await asyncio.sleep(LOSS_S)
+        await self._go_on(LOSS_S, begin)
         for name in NAMES:
             self.network.fast(name)
         await self._tell("loss and delay", begin)
@@ -149,13 +175,21 @@ class Trial:
         begin = await self._started()
         for way in ways:
             self.network.cut(*way)
-        await asyncio.sleep(CUT_S)
+        await self._go_on(CUT_S, begin)
         for way in ways:
             self.network.join(*way)
         await self._tell(what, begin)
 
-    async def _started(self) -> dict[str, tuple[int, int]]:
-        """By region: attempts started, and rounds."""
+    async def _go_on(self, for_s: int, begin: Begin) -> None:
+        await asyncio.sleep(for_s)
+        async with asyncio.timeout(ALIVE_WITHIN_S):
+            while True:
+                now = await self._started()
+                if all(now[name][1] > begin[name][1] for name in NAMES):
+                    return
+                await asyncio.sleep(1)
+
+    async def _started(self) -> Begin:
         found = {}
         for name, region in self.regions.items():
             rounds = await region.rounds()
@@ -163,7 +197,7 @@ class Trial:
             found[name] = (sum(isinstance(f, AttemptStarted) for f in facts), len(rounds))
         return found
 
-    async def _tell(self, what: str, begin: dict[str, tuple[int, int]]) -> None:
+    async def _tell(self, what: str, begin: Begin) -> None:
         end = await self._started()
         gained = {
             n: [after - before for after, before in zip(end[n], begin[n], strict=True)]
@@ -192,16 +226,5 @@ class Trial:
                 await asyncio.sleep(1)
 
 
-def main(folder: Path) -> None:
-    trial = Trial(folder)
-    try:
-        for region in trial.regions.values():
-            region.kafka.start()
-        print(json.dumps(asyncio.run(trial.run())))
-    finally:
-        for region in trial.regions.values():
-            region.kafka.stop()
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    play(lambda apart: Trial(apart).run())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from aquifer.folder import Folder
@@ -12,13 +14,14 @@ from aquifer.trust import signer_of, verifier_of
 from domain.commands import Command, RegisterNode, SetPeers, SetQuota, SubmitJob
 from domain.ledger import Round
 from domain.pool_specs import HandoffRules, PeerSpec
-from domain.ports import Message
+from domain.ports import Clock, Message
 from domain.specs import FabricPath, Flavour, Queue, Quota, ReplicaGroup, Runtime
 from infra.kafka import LocalKafka
 from streams.envelope import structured
 from streams.kafka import KafkaCommandSink, KafkaLog
 from streams.reader import LedgerReader
 from streams.replay import Verdict, verify
+from streams.topics import create_topics
 from tests.faults.supervised import Supervised
 
 NODES, SLOTS = 2, 8
@@ -144,3 +147,20 @@ class Region:
 
     def tails(self) -> str:
         return "\n".join(f"{self.name} {name}: {r.tail()}" for name, r in self.roles.items())
+
+
+@asynccontextmanager
+async def running(regions: Sequence[Region], clock: Clock) -> AsyncIterator[None]:
+    """All regions know each other and run. What does not come in time ends with their logs."""
+    for region in regions:
+        region.meet(list(regions))
+        await create_topics(region.kafka.bootstrap, region.name)
+        await region.send(region.first_commands(), clock.now_ms())
+        region.start()
+    try:
+        yield
+    except TimeoutError:
+        tails = "\n".join(region.tails() for region in regions)
+        raise AssertionError(f"it did not settle; the logs end:\n{tails}") from None
+    finally:
+        await asyncio.gather(*(region.stop() for region in regions))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ from aquifer.clocks import SystemClock
 from domain.facts import AttemptStarted
 from domain.ledger import Round
 from streams.ownership import Ownership, Verdict
-from streams.topics import create_topics
-from tests.faults.regional import Region
+from tests.faults.regional import Region, running
 
 NAMES = ("east", "north", "west")
 JOBS = {"east": 60, "north": 8, "west": 8}
@@ -27,18 +27,23 @@ def verdict(ledgers: list[list[Round]]) -> Verdict:
     return pool.verdict()
 
 
-async def submit(region: Region, clock: SystemClock, over_s: int = OVER_S) -> None:
+async def submit(region: Region, clock: SystemClock, number: int) -> None:
+    """A job of the region, tried again while its Kafka is down."""
+    job = region.job(number, (2, 4, 8)[number % 3], 60 + number * 37 % 200)
+    while True:
+        try:
+            async with asyncio.timeout(20):
+                await region.send([job], clock.now_ms())
+            return
+        except Exception:  # its Kafka is down: the producer of a job tries again
+            await asyncio.sleep(1)
+
+
+async def submit_all(region: Region, clock: SystemClock, over_s: int = OVER_S) -> None:
     """The region's jobs, spread over the time of the faults."""
     for number in range(JOBS[region.name]):
         await asyncio.sleep(over_s / JOBS[region.name])
-        job = region.job(number, (2, 4, 8)[number % 3], 60 + number * 37 % 200)
-        while True:
-            try:
-                async with asyncio.timeout(20):
-                    await region.send([job], clock.now_ms())
-                break
-            except Exception:  # its Kafka is down: the producer of a job tries again
-                await asyncio.sleep(1)
+        await submit(region, clock, number)
 
 
 async def started(region: Region) -> int:
@@ -70,14 +75,17 @@ async def faults(east: Region, north: Region, west: Region) -> None:
     await asyncio.to_thread(east.kafka.start)
 
 
-async def settle(regions: list[Region]) -> None:
-    """Until every job has its outcome. While they grow, the ledgers are of different moments."""
-    expected = sum(JOBS.values())
-    while True:
-        found = verdict([await region.rounds() for region in regions])
-        if sum(found.outcomes.values()) >= expected and not found.in_flight:
-            return
-        await asyncio.sleep(2)
+async def settle(regions: Sequence[Region], jobs: int, within_s: int) -> None:
+    """Until every job has its outcome. While they grow, the ledgers are of different moments.
+
+    Raises TimeoutError.
+    """
+    async with asyncio.timeout(within_s):
+        while True:
+            found = verdict([await region.rounds() for region in regions])
+            if sum(found.outcomes.values()) >= jobs and not found.in_flight:
+                return
+            await asyncio.sleep(2)
 
 
 @pytest.mark.servers
@@ -87,20 +95,9 @@ def test_regions_with_their_own_kafka_lose_nothing_and_run_nothing_twice(tmp_pat
     clock = SystemClock()
 
     async def go() -> None:
-        for region in regions:
-            region.meet(regions)
-            await create_topics(region.kafka.bootstrap, region.name)
-            await region.send(region.first_commands(), clock.now_ms())
-            region.start()
-        try:
-            await asyncio.gather(faults(*regions), *(submit(r, clock) for r in regions))
-            async with asyncio.timeout(SETTLED_WITHIN_S):
-                await settle(regions)
-        except TimeoutError:
-            tails = "\n".join(region.tails() for region in regions)
-            raise AssertionError(f"it did not settle; the logs end:\n{tails}") from None
-        finally:
-            await asyncio.gather(*(region.stop() for region in regions))
+        async with running(regions, clock):
+            await asyncio.gather(faults(*regions), *(submit_all(r, clock) for r in regions))
+            await settle(regions, sum(JOBS.values()), SETTLED_WITHIN_S)
         found = verdict([await region.rounds() for region in regions])
         assert not found.faults, found.faults
         assert found.outcomes == {"JobFinished": sum(JOBS.values())}

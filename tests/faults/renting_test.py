@@ -23,7 +23,7 @@ from streams.topics import create_topics
 from tests.faults.supervised import Supervised
 
 PATH = FabricPath(region="own", cluster="own", block="b", rack="r")
-WITHIN_S = 120
+WITHIN_S = 300
 TABLE = {
     "rules": {"patience_s": 1},
     "providers": [

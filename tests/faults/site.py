@@ -46,7 +46,7 @@ PER_S: Final = 6.0
 BULK_PER_S: Final = 20
 BULK: Final = "urn:bulk"
 SPEED: Final = 60
-WITHIN_S: Final = 120
+WITHIN_S: Final = 300
 QUIET_S: Final = 10
 """When nothing more was decided for so long nothing will be."""
 APIS: Final = ("api-1", "api-2")

@@ -25,7 +25,7 @@ QUICK = {
     "told_before_belief": 2,
     "zombie_believes_itself": 40,
     "inbox_goes_on_from_its_own_position": 40,
-    "fleet_forgets_what_stands": 10,
+    "fleet_forgets_what_stands": 100,
 }
 """Planted bugs that are found within so many seeds; `benchmarks schedules --planted` runs all."""
 
