@@ -12,7 +12,8 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, Final
@@ -44,8 +45,6 @@ STEPS: Final = (
     "HandoffCompleted",
     "HandoffConfirmed",
 )
-Begin = dict[str, tuple[int, int]]
-"""By region: attempts started, and rounds."""
 NOBODY: Final = "02:00:00:00:00:99"
 SLOW: Final = "tbf rate 96kbit burst 3kb latency 400ms"
 """What does not fit waits for up to 0.4 s, and what waits longer is lost."""
@@ -119,17 +118,13 @@ class Apart:
         }
 
 
-def play(trial: Callable[[Apart], Awaitable[dict[str, Any]]]) -> None:
+def play(trial: Callable[[Apart], Coroutine[Any, Any, dict[str, Any]]]) -> None:
     """Print what the trial finds, as JSON; the folder is the program's argument."""
     apart = Apart(Path(sys.argv[1]))
-
-    async def go() -> dict[str, Any]:
-        return await trial(apart)
-
     try:
         for region in apart.regions.values():
             region.kafka.start()
-        print(json.dumps(asyncio.run(go())))
+        print(json.dumps(asyncio.run(trial(apart))))
     finally:
         for region in apart.regions.values():
             region.kafka.stop()
@@ -160,52 +155,51 @@ class Trial:
 
     async def _troubles(self) -> None:
         for a, b in combinations(NAMES, 2):
-            await self._phase(f"{a} x {b}", [(a, b), (b, a)])
+            await self._phase(f"{a} x {b}", CUT_S, self._cut((a, b), (b, a)))
         for a, b in permutations(NAMES, 2):
-            await self._phase(f"{a} > {b}", [(a, b)])
-        begin = await self._started()
-        for name in NAMES:
-            self.network.slow(name)
-        await self._go_on(LOSS_S, begin)
-        for name in NAMES:
-            self.network.fast(name)
-        await self._tell("loss and delay", begin)
+            await self._phase(f"{a} > {b}", CUT_S, self._cut((a, b)))
+        await self._phase("loss and delay", LOSS_S, self._slow())
 
-    async def _phase(self, what: str, ways: list[tuple[str, str]]) -> None:
-        begin = await self._started()
+    @contextmanager
+    def _cut(self, *ways: tuple[str, str]) -> Iterator[None]:
         for way in ways:
             self.network.cut(*way)
-        await self._go_on(CUT_S, begin)
+        yield
         for way in ways:
             self.network.join(*way)
-        await self._tell(what, begin)
 
-    async def _go_on(self, for_s: int, begin: Begin) -> None:
-        await asyncio.sleep(for_s)
-        async with asyncio.timeout(ALIVE_WITHIN_S):
-            while True:
-                now = await self._started()
-                if all(now[name][1] > begin[name][1] for name in NAMES):
-                    return
-                await asyncio.sleep(1)
+    @contextmanager
+    def _slow(self) -> Iterator[None]:
+        for name in NAMES:
+            self.network.slow(name)
+        yield
+        for name in NAMES:
+            self.network.fast(name)
 
-    async def _started(self) -> Begin:
+    async def _phase(self, what: str, for_s: int, trouble: AbstractContextManager[None]) -> None:
+        """It lasts at least so long, and until each region has decided in it."""
+        begin = await self._counted()
+        with trouble:
+            await asyncio.sleep(for_s)
+            async with asyncio.timeout(ALIVE_WITHIN_S):
+                while True:
+                    now = await self._counted()
+                    rounds = {name: now[name][1] - begin[name][1] for name in NAMES}
+                    if all(rounds.values()):
+                        break
+                    await asyncio.sleep(1)
+        started = {name: now[name][0] - begin[name][0] for name in NAMES}
+        self.phases.append({"what": what, "started": started, "rounds": rounds})
+        print(json.dumps(self.phases[-1]), file=sys.stderr, flush=True)
+
+    async def _counted(self) -> dict[str, tuple[int, int]]:
+        """By region: attempts started, and rounds."""
         found = {}
         for name, region in self.regions.items():
             rounds = await region.rounds()
             facts = (f for r in rounds for f in r.facts)
             found[name] = (sum(isinstance(f, AttemptStarted) for f in facts), len(rounds))
         return found
-
-    async def _tell(self, what: str, begin: Begin) -> None:
-        end = await self._started()
-        gained = {
-            n: [after - before for after, before in zip(end[n], begin[n], strict=True)]
-            for n in NAMES
-        }
-        told = {"what": what, "started": {n: g[0] for n, g in gained.items()}}
-        self.phases.append(told | {"rounds": {n: g[1] for n, g in gained.items()}})
-        print(json.dumps(self.phases[-1]), file=sys.stderr, flush=True)
 
     async def _kill_at_steps(self, region: Region) -> None:
         """Follow the region's ledger; at the first fact of each step its decider is killed."""

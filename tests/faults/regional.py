@@ -161,6 +161,6 @@ async def running(regions: Sequence[Region], clock: Clock) -> AsyncIterator[None
         yield
     except TimeoutError:
         tails = "\n".join(region.tails() for region in regions)
-        raise AssertionError(f"it did not settle; the logs end:\n{tails}") from None
+        raise AssertionError(f"it did not come in time; the logs end:\n{tails}") from None
     finally:
         await asyncio.gather(*(region.stop() for region in regions))
