@@ -93,8 +93,9 @@ async def live(
         due_ms = fleet.next_ms()
         if due_ms is not None and due_ms <= now_ms:
             continue
-        try:
-            told_now = await asyncio.wait_for(told.get(), LONGEST_WAIT_S)
+        try:  # asyncio.wait_for would lose a cancellation that comes together with an item
+            async with asyncio.timeout(LONGEST_WAIT_S):
+                told_now = await told.get()
         except TimeoutError:
             continue
         fleet.handle(told_now, clock.now_ms())

@@ -25,7 +25,7 @@ from tests.domain import naive_policies as naive
 from tests.domain.given import Given, body_of
 from tests.domain.policy_sets import ACCELERATORS, base, jobs, policies
 
-SETS: Final = int(os.environ.get("POLICY_SETS", "10000"))
+SETS: Final = int(os.environ.get("POLICY_SETS", "1000"))
 BASE: Final = base()
 SOME: Final = settings(
     max_examples=100,
