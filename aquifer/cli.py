@@ -51,6 +51,7 @@ app.command()(renting.rent)
 app.command()(pool.regions)
 app.command()(pool.peers)
 app.command("hand-offs")(pool.hand_offs)
+app.command()(pool.fence)
 app.command()(serve.generate)
 for word in (*checkpoints.COMMANDS, *past.COMMANDS):
     audit.app.command()(word)

@@ -20,7 +20,19 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import ModelSchema
 
 from aquifer import asyncapi
-from domain import commands, fact, facts, ledger, pool_facts, pool_specs, ports, replays, specs
+from domain import (
+    commands,
+    fact,
+    facts,
+    guard_facts,
+    ledger,
+    pool_commands,
+    pool_facts,
+    pool_specs,
+    ports,
+    replays,
+    specs,
+)
 from domain.policies import attributes, effects
 from domain.policies import commands as policy_commands
 from domain.policies import documents as policy_documents
@@ -77,8 +89,8 @@ def documents() -> dict[str, Json]:
 
 def _command(model: type[commands.Command]) -> Json:
     schema = model.model_json_schema(schema_generator=_CommandSchema)
-    models = (commands, specs, pool_specs, policy_commands, policy_documents, replays)
-    return _described(schema, *models)
+    own = (commands, pool_commands, policy_commands)
+    return _described(schema, *own, specs, pool_specs, policy_documents, replays)
 
 
 def _policy() -> Json:
@@ -111,7 +123,8 @@ def _structs(type_: Any, *modules: ModuleType) -> Json:
 
 
 def _facts() -> Json:
-    return {"title": "Fact", **_structs(facts.AnyFact, facts, pool_facts, policy_facts, fact)}
+    kinds = (facts, pool_facts, guard_facts, policy_facts, fact)
+    return {"title": "Fact", **_structs(facts.AnyFact, *kinds)}
 
 
 def _record() -> Json:

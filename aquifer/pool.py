@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from aquifer.audit import Keys, LedgerPath
 from aquifer.forecast import folded
 from aquifer.output import JsonFlag, emit, fail
+from aquifer.submit import Url, parse_command, send_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,9 +34,22 @@ def peers(ledger: LedgerPath = None, keys: Keys = None, as_json: JsonFlag = Fals
 
 
 def hand_offs(ledger: LedgerPath = None, keys: Keys = None, as_json: JsonFlag = False) -> None:
-    """List jobs that are offered, on their way, awaited or come from elsewhere."""
+    """List jobs that are offered, on their way, awaited, came from elsewhere, or are guarded."""
     cell = _pool(ledger, keys)
     emit({"hand_offs": _hand_offs(cell)} if as_json else _hand_offs(cell), as_json)
+
+
+def fence(
+    region: Annotated[str, typer.Argument(help="The peer that is lost.")],
+    url: Url = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Hold a peer for lost: its jobs that may fail over are brought back here.
+
+    A majority of three or more regions does so by itself. Never say it of two regions to each
+    other: jobs that either guards for the other could end twice.
+    """
+    send_all([parse_command({"type": "FenceRegion", "region": region})], url, as_json)
 
 
 def _pool(ledger: Any, keys: Any) -> Cell:
@@ -97,6 +113,8 @@ def _peers(cell: Cell) -> list[Json]:
         state = "never heard" if age_s is None else "fresh"
         if age_s is not None and age_s > rules.stale_s:
             state = "forgotten" if age_s > rules.forget_s else "stale"
+        if pool.guards.fenced(peer.id):
+            state = "held for lost"
         rows.append(
             {
                 "peer": peer.id,
@@ -108,25 +126,16 @@ def _peers(cell: Cell) -> list[Json]:
                 "offered": offered[peer.id],
                 "on_their_way": flying[peer.id],
                 "came_from": came[peer.id],
+                "guards": len(pool.guards.by.get(peer.id, {})),
+                "copies_of": pool.guards.copies_of_peer(peer.id),
             }
         )
     return rows
 
 
 def _hand_offs(cell: Cell) -> list[Json]:
-    pool = cell.pool
-    rows: list[Json] = [
-        {"job": offer.id, "step": "offered", "peer": offer.to, "hop": offer.token[3]}
-        for offer in pool.offers.values()
-    ]
-    rows += [
-        {"job": id_, "step": "released", "peer": flight.to, "hop": flight.token[3]}
-        for id_, flight in pool.flights.items()
-    ]
-    for passport in pool.passports.values():
-        step = "accepted" if passport.id in cell.jobs else "prepared"
-        if step == "accepted" and passport.confirmed:
-            step = "completed"
-        row = {"job": passport.id, "step": step, "peer": passport.source, "hop": passport.hop}
-        rows.append(row)
-    return rows
+    from projections.pool_rows import HandOff, hand_off
+
+    found = (e for e in cell.pool.entities() if isinstance(e, HandOff))
+    told = ((entity, hand_off(entity)) for entity in found)
+    return [{"job": entity.id, **row} for entity, row in told if row is not None]

@@ -41,6 +41,9 @@ def submit(
     hard: Annotated[
         bool, typer.Option("--hard", help="Fail it when the deadline cannot be met.")
     ] = False,
+    failover: Annotated[
+        bool, typer.Option("--failover", help="A peer brings it back if its region is lost.")
+    ] = False,
     reservation: Annotated[str | None, typer.Option(help="A reservation that it uses.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell when, where and at whose cost it starts.")
@@ -59,6 +62,7 @@ def submit(
         "flavours": [{"accelerator": a} for a in accelerator],
         "runtime": {} if estimate_s is None else {"estimate_s": estimate_s},
         "reservation": reservation,
+        "locality": {"on_region_loss": "failover" if failover else "wait"},
         "deadline": _deadline(finish_in_s, hard),
     }
     command = parse_command(body)

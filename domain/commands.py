@@ -20,14 +20,15 @@ from domain.policies.commands import (
     RollBackPolicy,
     StartCanary,
 )
+from domain.pool_commands import FenceRegion, GrantRights, SetPeers
 from domain.pool_specs import (
     Amount,
-    HandoffRules,
+    Doubt,
     History,
     Owner,
-    PeerSpec,
     Stock,
     Token,
+    Vote,
 )
 from domain.replays import Replay
 from domain.specs import (
@@ -278,32 +279,6 @@ class SetPolicy(Model):
 # --- regions and their peers ----------------------------------------------------------------------
 
 
-class SetPeers(Model):
-    """Make the cell a region of the pool, or replace what it knows of its peers."""
-
-    type: Literal["SetPeers"] = "SetPeers"
-    region: Name
-    epoch: Annotated[int, Field(ge=1, le=999_999_999)] = 1
-    """Higher than of any ledger that the region had before this one."""
-    peers: Annotated[tuple[PeerSpec, ...], Field(max_length=64)] = ()
-    rules: HandoffRules = HandoffRules()
-
-    @model_validator(mode="after")
-    def _regions_differ(self) -> Self:
-        names = [self.region, *(p.region for p in self.peers)]
-        if len(set(names)) != len(names):
-            raise ValueError("regions must have different names")
-        return self
-
-
-class GrantRights(Model):
-    """Let rights of a pool's quota come into being; each grant at one region, once."""
-
-    type: Literal["GrantRights"] = "GrantRights"
-    grant: Name
-    amount: Amount
-
-
 class FromPeer(Model):
     """What a region says to another one; only the actor that speaks for it may."""
 
@@ -322,6 +297,10 @@ class AdvertiseInventory(FromPeer):
     stock: Annotated[tuple[Stock, ...], Field(max_length=256)] = ()
     surplus: Annotated[tuple[Amount, ...], Field(max_length=256)] = ()
     """Rights that the region could give away."""
+    lost: Annotated[tuple[Doubt, ...], Field(max_length=64)] = ()
+    """All that the region holds for lost, or would."""
+    votes: Annotated[tuple[Vote, ...], Field(max_length=4096)] = ()
+    """All in which the region agrees with others."""
 
 
 class OfferHandoff(FromPeer):
@@ -386,6 +365,31 @@ class ConfirmHandoff(FromPeer):
     token: Token
 
 
+class GuardJob(FromPeer):
+    """Keep a copy of this job, and bring it back if my region is lost."""
+
+    type: Literal["GuardJob"] = "GuardJob"
+    token: Token
+    spec: SubmitJob
+    history: History
+    owners: Annotated[tuple[Owner, ...], Field(max_length=8)] = ()
+
+
+class AnswerGuard(FromPeer):
+    """The copy is kept; or it is not, and never will be for this token."""
+
+    type: Literal["AnswerGuard"] = "AnswerGuard"
+    token: Token
+    kept: bool
+
+
+class EndGuard(FromPeer):
+    """The job comes to its end here: may it, or is it yours already?"""
+
+    type: Literal["EndGuard"] = "EndGuard"
+    token: Token
+
+
 class RequestRights(FromPeer):
     """Work waits for rights of which the peer has a surplus."""
 
@@ -430,6 +434,10 @@ Command = (
     | ConfirmHandoff
     | RequestRights
     | SendRights
+    | GuardJob
+    | AnswerGuard
+    | EndGuard
+    | FenceRegion
     | PolicyCommand
 )
 
@@ -464,6 +472,10 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         ConfirmHandoff,
         RequestRights,
         SendRights,
+        GuardJob,
+        AnswerGuard,
+        EndGuard,
+        FenceRegion,
         DraftPolicy,
         ReplayPolicy,
         StartCanary,

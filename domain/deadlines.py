@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from domain import ordering
+from domain import guarding, ordering
 from domain.facts import DeadlineAtRisk, DeadlineInfeasible, JobFailed
 from domain.refusals import Refused
 from domain.specs import Deadline
@@ -42,7 +42,7 @@ def keep(turn: Turn) -> None:
             continue
         turn.work -= 1
         if job.hard:
-            turn.emit(JobFailed(job.id, "deadline"))
+            turn.emit(guarding.ending(turn.cell, JobFailed(job.id, "deadline")))
         else:
             finish_ms = now_ms + job.deadline_ms - ordering.latest_start_ms(job, now_ms)
             turn.emit(DeadlineAtRisk(job.id, finish_ms))

@@ -15,6 +15,9 @@ from domain import (
     deadlines,
     elastic,
     estimates,
+    fencing,
+    guardian,
+    guarding,
     handoff,
     jobs,
     ledger,
@@ -25,6 +28,7 @@ from domain import (
     offers,
     peers,
     policy,
+    pool_commands,
     promises,
     reservations,
     rights,
@@ -55,8 +59,8 @@ DECIDE: Final[dict[str, Callable[[Turn, Any, int], None]]] = {
     commands.ReportAttempt.__name__: attempts.report_attempt,
     commands.ReportCheckpoint.__name__: attempts.report_checkpoint,
     commands.SetPolicy.__name__: policy.set_policy,
-    commands.SetPeers.__name__: peers.set_peers,
-    commands.GrantRights.__name__: rights.grant_rights,
+    pool_commands.SetPeers.__name__: peers.set_peers,
+    pool_commands.GrantRights.__name__: rights.grant_rights,
     commands.AdvertiseInventory.__name__: peers.see_inventory,
     commands.OfferHandoff.__name__: takeover.offer_handoff,
     commands.AnswerHandoff.__name__: handoff.answer_handoff,
@@ -66,6 +70,10 @@ DECIDE: Final[dict[str, Callable[[Turn, Any, int], None]]] = {
     commands.ConfirmHandoff.__name__: takeover.confirm_handoff,
     commands.RequestRights.__name__: rights.request_rights,
     commands.SendRights.__name__: rights.send_rights,
+    commands.GuardJob.__name__: guardian.guard_job,
+    commands.AnswerGuard.__name__: guarding.answer_guard,
+    commands.EndGuard.__name__: guardian.end_guard,
+    pool_commands.FenceRegion.__name__: fencing.fence_region,
     policy_commands.DraftPolicy.__name__: lifecycle.draft_policy,
     policy_commands.ReplayPolicy.__name__: lifecycle.replay_policy,
     policy_commands.StartCanary.__name__: lifecycle.start_canary,
@@ -109,6 +117,9 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
     attempts.expire_stops(turn)
     handoff.expire_offers(turn)
     takeover.expire_claims(turn)
+    fencing.keep(turn)
+    guardian.adopt(turn)
+    guarding.keep(turn)
     maintenance.keep(turn)
     reservations.keep(turn)
     attempts.start_ready_claims(turn)

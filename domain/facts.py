@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from domain.fact import Fact, Held, Placed, Why
+from domain.guard_facts import GuardFact
 from domain.policies.facts import PolicyFact
 from domain.pool_facts import (
     HandoffAccepted,
@@ -439,6 +440,7 @@ AnyFact = (
     | RightsReceived
     | WorkloadMixPublished
     | EstimateModelPublished
+    | GuardFact
     | PolicyFact
 )
 

@@ -12,25 +12,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from domain import rights
-from domain.commands import (
-    AcknowledgeHandoff,
-    AnswerHandoff,
-    ReleaseHandoff,
-    SubmitJob,
-)
+from domain import guarding, rights, travel
+from domain.commands import AcknowledgeHandoff, AnswerHandoff, ReleaseHandoff
 from domain.inventory import take
 from domain.ledger import canonical
 from domain.pool import MAX_FLIGHTS, MAX_TOMBSTONES, Flight, Offer, as_token, of_token
 from domain.pool_facts import HandoffCompleted, HandoffOffered, HandoffReleased, HandoffWithdrawn
-from domain.pool_specs import Amount, History, Owner
+from domain.pool_specs import Owner
 from domain.refusals import Refused
 
 if TYPE_CHECKING:
     from domain.cell import Cell
-    from domain.jobs import Job
     from domain.pool import Pool
     from domain.turn import Turn
 
@@ -76,6 +68,8 @@ def _hindrance(cell: Cell, offer: Offer, answer: AnswerHandoff) -> str:
         return "not_waiting"
     if job.shape.id != offer.shape:
         return "amended"
+    if cell.pool.guards.keeps_from(job.id, offer.to):
+        return "guarded"
     for amount in answer.rights:
         if rights.surplus(cell, amount.account, amount.accelerator) < amount.milli:
             return "no_rights"
@@ -99,6 +93,8 @@ def expire_offers(turn: Turn) -> None:
 def acknowledge_handoff(turn: Turn, command: AcknowledgeHandoff, at: int) -> None:
     pool = turn.cell.pool
     token = of_token(command.token)
+    if guarding.taken(turn, command, at):
+        return
     flight = pool.flights.get(pool.id_of(token))
     if flight is None or (flight.token, flight.to) != (token, command.region):
         raise Refused("stale_token", "token", "no such job is on its way to this region")
@@ -147,7 +143,7 @@ def apply_released(cell: Cell, fact: HandoffReleased) -> None:
     pool.heard(cell, answer)
     offer = pool.offers.pop(fact.job)
     cell.left(offer)
-    job = cell.jobs.pop(fact.job)
+    job = cell.jobs[fact.job]
     home, name, term, hop = pool.token_of(job.id)
     token = (home, name, term, hop + 1)
     passport = pool.passports.get(job.id)
@@ -163,59 +159,17 @@ def apply_released(cell: Cell, fact: HandoffReleased) -> None:
         epoch=pool.own.epoch,
         token=as_token(token),
         offered_ms=offer.made_ms,
-        spec=spec_of(job),
-        history=history_of(job),
+        spec=travel.spec_of(job),
+        history=travel.history_of(job),
         owners=tuple(Owner(region=region, left_ms=left_ms) for region, left_ms in owners[-8:]),
         rights=tuple(sent),
     )
     body = canonical(message.model_dump(mode="json", exclude_defaults=True))
     flight = pool.flights[job.id] = Flight(job.id, token, fact.to, body)
     cell.touch(flight)
-    pool.bury(cell, job.id, token, fact.to)
-    job.shape.leave(job)
-    job.shape.queue.waiting -= 1
-    cell.memory.remember_name(job.id, cell.now_ms)
-    cell.leave_shape(job.shape)
-    cell.left(job)
+    travel.leave(cell, job, token, fact.to)
 
 
 def apply_completed(cell: Cell, fact: HandoffCompleted) -> None:
     cell.pool.heard(cell, cell.command(fact.command, AcknowledgeHandoff))
     cell.left(cell.pool.flights.pop(fact.job))
-
-
-# --- what travels ---------------------------------------------------------------------------------
-
-
-def spec_of(job: Job) -> SubmitJob:
-    """The job's specification; its labels stay where it was submitted."""
-    body = {**msgspec.json.decode(job.shape.key), "job": job.id.partition("@")[0]}
-    if job.estimate_s is not None:
-        body["runtime"] = {**body.get("runtime", {}), "estimate_s": job.estimate_s}
-    if job.deadline_ms:
-        hardness = "hard" if job.hard else "soft"
-        body["deadline"] = {"finish_by_ms": job.deadline_ms, "hardness": hardness}
-    return SubmitJob.model_validate_json(msgspec.json.encode(body))
-
-
-def history_of(job: Job) -> History:
-    return History(
-        seniority_ms=job.seniority_ms,
-        attempts=job.attempts,
-        attained_slot_s=job.attained_slot_s,
-        lost_slot_s=job.lost_slot_s,
-        failures=job.failures,
-        preemptions=job.preemptions,
-    )
-
-
-def rights_to_offer(cell: Cell, job: Job) -> tuple[Amount, ...]:
-    """Rights that could travel with the job, by the types that it accepts."""
-    account = job.shape.queue.account.id
-    found = []
-    for need in job.shape.needs:
-        milli = min(job.shape.size, rights.surplus(cell, account, need.accelerator))
-        if milli:
-            amount = Amount(account=account, accelerator=need.accelerator, milli=milli)
-            found.append(amount)
-    return tuple(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from domain import rights
+from domain import fencing, rights
 from domain.commands import AdvertiseInventory
 from domain.fabric import CLUSTER
 from domain.pool_specs import Amount, Stock
@@ -48,6 +48,8 @@ def advert(cell: Cell) -> AdvertiseInventory:
         round=cell.head.round,
         stock=tuple(stock(cell)),
         surplus=tuple(spare[:MAX_STOCK]),
+        lost=fencing.doubts(cell.pool),
+        votes=fencing.votes(cell.pool),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import deadlines, estimates, shapes
+from domain import deadlines, estimates, guarding, shapes
 from domain.commands import AmendJob, CancelJob, PreemptJob
 from domain.facts import (
     AttemptStopping,
@@ -143,7 +143,7 @@ def submit_job(turn: Turn, accepted: Accepted, at: int) -> None:
     cell = turn.cell
     key, own, estimate = shapes.split(accepted.data)
     job = own["job"]
-    if job in cell.jobs or cell.memory.knows_name(job) or job in cell.pool.tombstones:
+    if job in cell.jobs or cell.memory.knows_name(job) or cell.pool.knows(job):
         raise Refused("job_exists", "job", f"a job named {job!r} was submitted before")
     if len(cell.jobs) >= MAX_JOBS:
         raise Refused("too_many_jobs", "job", f"a cell holds at most {MAX_JOBS} live jobs")
@@ -163,8 +163,10 @@ def submit_job(turn: Turn, accepted: Accepted, at: int) -> None:
 def cancel_job(turn: Turn, command: CancelJob, at: int) -> None:
     job = known(turn, command.job)
     run = job.run
+    if turn.cell.pool.guards.held_back(job.id):
+        raise Refused("job_stopping", "job", "it has come to its end; its guardian is being asked")
     if run is None:
-        turn.emit(JobCancelled(job.id))
+        turn.emit(guarding.ending(turn.cell, JobCancelled(job.id)))
     elif not run.started_ms:
         turn.end(run, "cancelled")
     elif run.stop_reason == "cancelled":
@@ -177,7 +179,7 @@ def cancel_job(turn: Turn, command: CancelJob, at: int) -> None:
 
 def amend_job(turn: Turn, command: AmendJob, at: int) -> None:
     job = known(turn, command.job)
-    if job.run is not None:
+    if job.run is not None or turn.cell.pool.guards.held_back(job.id):
         raise Refused("job_not_waiting", "job", "only a waiting job can be amended")
     key = shapes.amended(job.shape.key, command.tier, command.priority)
     shape = turn.cell.shape_of.get(key)
@@ -219,6 +221,7 @@ def apply_admitted(cell: Cell, fact: JobAdmitted) -> None:
     shape.jobs += 1
     shape.queue.waiting += 1
     cell.join_line(job)
+    guarding.entered(cell, job)
     cell.touch(job)
 
 
@@ -239,6 +242,7 @@ def apply_amended(cell: Cell, fact: JobAmended) -> None:
     if queued:
         cell.join_line(job)
     cell.leave_shape(old)
+    guarding.amended(cell, job)
     cell.touch(job)
 
 

@@ -139,6 +139,8 @@ def _peers(cell: Cell, shape: Shape, job: Job) -> Iterator[Peer]:
             continue
         if (where.regions and peer.id not in where.regions) or peer.id in where.forbidden:
             continue
+        if cell.pool.guards.keeps_from(job.id, peer.id):
+            continue
         if peer.rests.get(shape.id, 0) > cell.now_ms:
             continue
         if peer.id in left_ms and cell.now_ms - left_ms[peer.id] < return_ms:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain.commands import AdvertiseInventory, FromPeer, SetPeers
+from domain import fencing
+from domain.commands import AdvertiseInventory, FromPeer
 from domain.pool import Peer, Region
+from domain.pool_commands import SetPeers
 from domain.pool_facts import InventorySeen, PeersSet
 from domain.refusals import Refused
 
@@ -23,6 +25,10 @@ def set_peers(turn: Turn, command: SetPeers, at: int) -> None:
     if own is not None and (own.id, own.epoch) != (command.region, command.epoch):
         raise Refused("region_is_set", "region", "a ledger is that of one region and epoch")
     gone = pool.peers.keys() - {p.region for p in command.peers}
+    if pool.guards.fences or any(pool.guards.ties(region) for region in gone):
+        raise Refused(
+            "peer_in_use", "peers", "jobs are guarded there, or a region is held for lost"
+        )
     if any(f.to in gone for f in pool.flights.values()):
         raise Refused("peer_in_use", "peers", "a job is on its way to a peer that would be gone")
     turn.emit(PeersSet(at))
@@ -47,6 +53,7 @@ def see_inventory(turn: Turn, command: AdvertiseInventory, at: int) -> None:
     if command.epoch == peer.epoch and command.round < peer.round:
         raise Refused("stale_inventory", "round", "newer inventory was seen")
     turn.emit(InventorySeen(at))
+    fencing.consider(turn, command)
 
 
 # --- evolve ---------------------------------------------------------------------------------------
@@ -81,6 +88,7 @@ def apply_seen(cell: Cell, fact: InventorySeen) -> None:
         peer.stock.clear()
     for entry in command.stock:
         peer.stock[entry.accelerator, entry.cluster] = list(entry.free)
+    fencing.heard(peer, cell.pool.own.id, command)
     peer.surplus = {(a.account, a.accelerator): a.milli for a in command.surplus}
     peer.rests = {shape: until for shape, until in peer.rests.items() if until > cell.now_ms}
     cell.touch(peer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
+from domain.guards import Copy, Fence, Guard, Guards
 from domain.pool_facts import TokenOf
 from domain.pool_specs import HandoffRules, Token
 from domain.rights import Rights
@@ -48,6 +49,7 @@ class Peer:
         "actor",
         "distance_s",
         "epoch",
+        "given",
         "heard_ms",
         "id",
         "mark",
@@ -56,6 +58,7 @@ class Peer:
         "round",
         "stock",
         "surplus",
+        "votes",
     )
     kind = "peer"
 
@@ -75,6 +78,10 @@ class Peer:
         """Rights to spare by account and type."""
         self.rests: dict[int, int] = {}
         """Until when no job of a shape is offered to it."""
+        self.given: dict[str, int] = {}
+        """Regions that the peer may hold for lost, as far as this one goes; since when."""
+        self.votes: dict[str, int] = {}
+        """Regions that this one may hold for lost, as far as the peer goes."""
         self.mark = 0
 
     def state(self) -> tuple[object, ...]:
@@ -89,6 +96,8 @@ class Peer:
             sorted(self.stock.items()),
             sorted(self.surplus.items()),
             sorted(self.rests.items()),
+            sorted(self.given.items()),
+            sorted(self.votes.items()),
         )
 
 
@@ -200,7 +209,7 @@ class Tombstone:
         return (self.id, self.token, self.to, self.since_ms, self.source, self.confirmed)
 
 
-PoolEntity = Region | Peer | Offer | Passport | Flight | Tombstone | Rights
+PoolEntity = Region | Peer | Offer | Passport | Flight | Tombstone | Rights | Guard | Copy | Fence
 
 
 class Pool:
@@ -212,6 +221,7 @@ class Pool:
         self.flights: dict[str, Flight] = {}
         self.tombstones: dict[str, Tombstone] = {}
         self.rights: dict[tuple[str, str], Rights] = {}
+        self.guards = Guards()
         # Derived:
         self.prepared: dict[str, Passport] = {}
         """Passports of jobs for which slots are held."""
@@ -236,6 +246,10 @@ class Pool:
         passport = self.passports.get(id_)
         return passport.token if passport else (self.own.id, id_, self.own.epoch, 0)
 
+    def knows(self, id_: str) -> bool:
+        """True iff the name is still taken by a job that left or ended here."""
+        return id_ in self.tombstones or id_ in self.guards.of
+
     def seen(self, id_: str) -> int:
         """The newest hop that was seen of the job; -1: none was."""
         passport, tombstone = self.passports.get(id_), self.tombstones.get(id_)
@@ -249,8 +263,9 @@ class Pool:
         """A higher epoch means that the peer's former ledger will confirm nothing any more."""
         peer = self.peers[command.region]
         if command.epoch > peer.epoch:
-            peer.epoch, peer.round = command.epoch, 0
+            peer.epoch, peer.round, peer.given, peer.votes = command.epoch, 0, {}, {}
             cell.touch(peer)
+            self.guards.lost_by(cell, peer.id)
             for kept in self.unconfirmed():
                 if kept.source == peer.id:
                     self.confirmed(cell, kept)
@@ -271,6 +286,7 @@ class Pool:
 
     def ended(self, cell: Cell, job: Job) -> None:
         """The job came to its end here."""
+        self.guards.ended(cell, job.id)
         if job.id in self.passports:
             self.bury(cell, job.id, self.token_of(job.id), "")
 
@@ -282,8 +298,14 @@ class Pool:
         keep_ms = KEEP_OWN_MS if own else cell.policy.duplicate_window_s * 1000
         return tombstone.since_ms + keep_ms
 
+    def is_gone(self, region: str, epoch: int) -> bool:
+        """True iff the region is held for lost, or its ledger of that epoch is."""
+        peer = self.peers.get(region)
+        return self.guards.fenced(region) or (peer is not None and peer.epoch > epoch)
+
     def forget(self, cell: Cell) -> None:
         """Forget jobs that left long ago, once nobody can speak of their tokens any more."""
+        self.guards.forget(cell, cell.now_ms - cell.policy.duplicate_window_s * 1000)
         while self._stale and self._stale[0][0] <= cell.now_ms:
             id_ = heappop(self._stale)[1]
             tombstone = self.tombstones.get(id_)
@@ -303,16 +325,31 @@ class Pool:
         found += (t for t in self.tombstones.values() if not t.confirmed)
         return sorted(found, key=lambda kept: (kept.id, kept.kind))
 
+    def doubt_ms(self, peer: Peer) -> int | None:
+        """When the peer is doubted if it stays silent; None: never, as nothing depends on it."""
+        lost_s = self.own.rules.lost_s
+        if not lost_s or not peer.heard_ms or len(self.peers) < 2:
+            return None
+        if peer.id in self.guards.fences or not self.guards.ties(peer.id):
+            return None
+        return peer.heard_ms + 1000 * lost_s
+
     def confirmed(self, cell: Cell, kept: Passport | Tombstone) -> None:
         kept.confirmed = True
         cell.touch(kept)
         if isinstance(kept, Tombstone):
             self._forget_later(cell, kept)
 
-    def next_ms(self) -> int | None:
-        """When an offer or a held place falls due."""
+    def next_ms(self, now_ms: int) -> int | None:
+        """When an offer or a held place falls due, or a peer has been silent for too long."""
         moments = [o.until_ms for o in self.offers.values()]
         moments += [p.until_ms for p in self.prepared.values()]
+        for peer in self.peers.values():
+            doubt_ms = self.doubt_ms(peer)
+            if doubt_ms is not None:
+                moments.append(doubt_ms)
+        if any(c and self.is_gone(*key) for key, c in self.guards.copies_of.items()):
+            moments.append(now_ms)
         return min(moments) if moments else None
 
     # --- snapshots --------------------------------------------------------------------------------
@@ -325,6 +362,9 @@ class Pool:
         found += self.flights.values()
         found += self.tombstones.values()
         found += self.rights.values()
+        found += self.guards.of.values()
+        found += self.guards.copies.values()
+        found += self.guards.fences.values()
         return found
 
     def restore(self, cell: Cell, states: list[tuple[str, list[Any]]]) -> None:
@@ -337,6 +377,9 @@ class Pool:
             "flight": self._load_flight,
             "tombstone": self._load_tombstone,
             "rights": self._load_rights,
+            "guard": self._load_guard,
+            "copy": self._load_copy,
+            "fence": self._load_fence,
         }
         for kind, state in states:
             make[kind](cell, *state)
@@ -349,10 +392,11 @@ class Pool:
         peer.actor, peer.distance_s, peer.mib_per_s, peer.epoch, peer.round, peer.heard_ms = state[
             :6
         ]
-        stock, surplus, rests = state[6:]
+        stock, surplus, rests, given, votes = state[6:]
         peer.stock = {tuple(key): counts for key, counts in stock}
         peer.surplus = {tuple(key): milli for key, milli in surplus}
         peer.rests = dict(rests)
+        peer.given, peer.votes = dict(given), dict(votes)
 
     def _load_offer(self, cell: Cell, id_: str, to: str, token: Any, *state: Any) -> None:
         self.offers[id_] = Offer(id_, to, tuple(token), *state)
@@ -374,6 +418,16 @@ class Pool:
         tombstone = self.tombstones[id_] = Tombstone(id_, tuple(token), *state[:2])
         tombstone.source, tombstone.confirmed = state[2:]
         self._forget_later(cell, tombstone)
+
+    def _load_guard(self, cell: Cell, *state: Any) -> None:
+        self.guards.put(Guard.load(*state))
+
+    def _load_copy(self, cell: Cell, *state: Any) -> None:
+        self.guards.keep(Copy.load(*state))
+
+    def _load_fence(self, cell: Cell, *state: Any) -> None:
+        fence = Fence.load(*state)
+        self.guards.fences[fence.id] = fence
 
     def _load_rights(self, cell: Cell, account: str, accelerator: str, *state: Any) -> None:
         self.rights[account, accelerator] = Rights.load(account, accelerator, *state)

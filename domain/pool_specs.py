@@ -92,3 +92,22 @@ class HandoffRules(Model):
     forget_s: Annotated[int, Field(ge=1, le=86_400)] = 300
     """Older inventory is not looked at."""
     offers_per_round: Annotated[int, Field(ge=0, le=1000)] = 32
+    lost_s: Annotated[int, Field(ge=0, le=86_400)] = 120
+    """A peer that said nothing for this long is held for lost, if a majority of the regions agrees;
+    0: only if an operator says so."""
+
+
+class Doubt(Model):
+    """A region that the speaker holds for lost, or would if a majority agreed."""
+
+    region: Name
+    since_ms: Millis
+    """When that began, by the speaker's clock; tells it from earlier times."""
+
+
+class Vote(Model):
+    """The speaker agrees that region `by` holds `region` for lost, since then by its clock."""
+
+    region: Name
+    by: Name
+    since_ms: Millis

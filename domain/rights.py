@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from domain.commands import GrantRights, RequestRights, SendRights, SetQuota
+from domain.commands import RequestRights, SendRights, SetQuota
+from domain.pool_commands import GrantRights
 from domain.pool_facts import RightsGranted, RightsReceived, RightsRequested, RightsSent
 from domain.refusals import Refused
 

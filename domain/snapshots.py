@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from domain import accounting, budgets, delays, estimates, maintenance, ordering, promises, quota
+from domain import (
+    accounting,
+    budgets,
+    delays,
+    estimates,
+    guarding,
+    maintenance,
+    ordering,
+    promises,
+    quota,
+)
 from domain.commands import RegisterNode, RequestReservation, SubmitJob
 from domain.facts import MixEntry
 from domain.jobs import Job
@@ -121,6 +131,7 @@ def load(data: bytes, make: type[Cell]) -> Cell:
         cell.maintenances[one.id] = one
     _load_jobs(cell, body["jobs"])
     cell.pool.restore(cell, body.get("pool", []))
+    guarding.restore(cell)
     for node, holders in waiting:
         for kind, id_ in holders:
             holder = cell.jobs[id_].run if kind == "job" else cell.reservations[id_]

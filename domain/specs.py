@@ -211,6 +211,9 @@ class Locality(Model):
     data: Annotated[tuple[Dataset, ...], Field(max_length=16)] = ()
     max_hops: Annotated[int, Field(ge=0, le=3)] = 3
     """The job is handed over at most this often; 0: it stays at home."""
+    on_region_loss: Literal["wait", "failover"] = "wait"
+    """wait: it stays with its region until that is back. failover: a peer keeps a copy of it, which
+    it brings back once the region is held for lost; until then it has to agree to the job's end."""
 
 
 class Deadline(Model):

@@ -9,14 +9,17 @@ side.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from domain import deadlines, placement, rights, shapes, slots
+from domain import deadlines, guarding, placement, rights, shapes, slots
 from domain.cell import MAX_SHAPES
 from domain.commands import (
     ConfirmHandoff,
+    GuardJob,
     OfferHandoff,
     ReleaseHandoff,
+    SubmitJob,
     WithdrawHandoff,
 )
 from domain.fact import Why
@@ -39,7 +42,7 @@ from domain.specs import TIERS
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.pool_facts import TokenOf
-    from domain.pool_specs import History
+    from domain.pool_specs import History, Owner
     from domain.turn import Turn
 
 FOREVER_S: Final = 3600
@@ -73,21 +76,27 @@ def _obstacle(cell: Cell, command: OfferHandoff) -> tuple[str, int]:
     """Why no place is looked for, and how long it stays so; empty if one is."""
     pool, spec = cell.pool, command.spec
     id_ = pool.id_of(of_token(command.token))
-    own = pool.own.id
     if command.token.hop >= spec.locality.max_hops:
         return "too_many_hops", FOREVER_S
-    if own in spec.locality.forbidden or (
-        spec.locality.regions and own not in spec.locality.regions
-    ):
-        return "not_allowed_here", FOREVER_S
-    if spec.queue not in cell.queues or spec.reservation is not None:
-        return "unknown_queue", FOREVER_S
+    reason = not_allowed(cell, spec)
+    if reason:
+        return reason, FOREVER_S
     if id_ in cell.jobs and id_ not in pool.prepared:
         return "job_exists", FOREVER_S
     full = len(cell.jobs) >= MAX_JOBS or len(pool.tombstones) >= MAX_TOMBSTONES
     if full or len(cell.shapes) >= MAX_SHAPES:
         return "full", 0
     return "", 0
+
+
+def not_allowed(cell: Cell, spec: SubmitJob) -> str:
+    """Why no such job may ever be this region's; empty if it may."""
+    own, where = cell.pool.own.id, spec.locality
+    if own in where.forbidden or (where.regions and own not in where.regions):
+        return "not_allowed_here"
+    if spec.queue not in cell.queues or spec.reservation is not None:
+        return "unknown_queue"
+    return ""
 
 
 def _prepare(turn: Turn, command: OfferHandoff, at: int) -> str:
@@ -118,12 +127,12 @@ def _prepare(turn: Turn, command: OfferHandoff, at: int) -> str:
             last = "quota_exceeded"
             continue
         turn.work -= 1
-        key = key_of(flavour.accelerator, spec)
-        found = placement.place(cell, Need(key, -1, flavour.accelerator, spec, ruling.terms))
+        demand = key_of(flavour.accelerator, spec)
+        found = placement.place(cell, Need(demand, -1, flavour.accelerator, spec, ruling.terms))
         if isinstance(found, Blocked):
             last = found.reason
             continue
-        shape = cell.shape_of.get(_key(cell, command, at))
+        shape = cell.shape_of.get(key(command))
         until_ms = turn.header.now_ms + 1000 * pool.own.rules.claim_s
         fact = HandoffPrepared(
             at,
@@ -173,7 +182,7 @@ def release_handoff(turn: Turn, command: ReleaseHandoff, at: int) -> None:
     failed = "unknown_queue" if command.spec.queue not in cell.queues else ""
     if not failed and id_ in cell.jobs and id_ not in pool.prepared:
         failed = "job_exists"
-    shape = None if failed else cell.shape_of.get(_key(cell, command, at))
+    shape = None if failed else cell.shape_of.get(key(command))
     shape_id = -1 if failed else cell.next_shape if shape is None else shape.id
     turn.emit(HandoffAccepted(at, id_, shape_id, failed))
 
@@ -198,7 +207,7 @@ def _unconfirmed(cell: Cell, command: ConfirmHandoff) -> str | None:
 # --- evolve ---------------------------------------------------------------------------------------
 
 
-def _key(cell: Cell, command: OfferHandoff | ReleaseHandoff, at: int) -> bytes:
+def key(command: OfferHandoff | ReleaseHandoff | GuardJob) -> bytes:
     """Key of the job's shape here, and everywhere."""
     body = command.spec.model_dump(mode="json", exclude_defaults=True)
     return shapes.split(canonical(body))[0]
@@ -208,7 +217,7 @@ def apply_prepared(cell: Cell, fact: HandoffPrepared) -> None:
     command = cell.command(fact.command, OfferHandoff)
     pool = cell.pool
     pool.heard(cell, command)
-    job = _enter(cell, fact.job, command, fact.command)
+    job = _enter(cell, fact.job, command)
     passport = Passport(job.id, of_token(command.token), command.region)
     passport.offered_ms = command.offered_ms
     passport.until_ms = fact.until_ms
@@ -218,10 +227,10 @@ def apply_prepared(cell: Cell, fact: HandoffPrepared) -> None:
     slots.occupy(cell, job.run, ())
 
 
-def _enter(cell: Cell, id_: str, command: OfferHandoff | ReleaseHandoff, at: int) -> Job:
-    key = _key(cell, command, at)
+def _enter(cell: Cell, id_: str, command: OfferHandoff | ReleaseHandoff | GuardJob) -> Job:
+    shape_key = key(command)
     history = command.history
-    shape = cell.shape_of.get(key) or cell.add_shape(key)
+    shape = cell.shape_of.get(shape_key) or cell.add_shape(shape_key)
     seniority_ms = min(history.seniority_ms, cell.now_ms)  # the peer's clock may be ahead
     job = Job(id_, cell.next_job, shape, seniority_ms, command.spec.runtime.estimate_s)
     deadlines.set_deadline(job, command.spec.deadline)
@@ -264,25 +273,28 @@ def apply_accepted(cell: Cell, fact: HandoffAccepted) -> None:
     for total in command.rights:
         rights.merge(cell, command.region, total)
     token = of_token(command.token)
+    pool.guards.discard(cell, fact.job)
     if fact.failed:
-        pool.bury(cell, fact.job, token, "")
-        pool.tombstones[fact.job].source = command.region
-        pool.tombstones[fact.job].confirmed = False
+        end_unheard(cell, fact.job, token, command.region)
         return
     passport = pool.prepared.pop(fact.job, None)
     if passport is None:
-        _queue(cell, fact, command)
+        queue(cell, fact.job, command)
         passport = pool.passports[fact.job] = Passport(fact.job, token, command.region)
     else:
         _claim(cell, fact)
-    tombstone = pool.tombstones.pop(fact.job, None)
-    if tombstone is not None:
-        cell.left(tombstone)
-    _own(cell, passport, token, command)
+    own(cell, passport, token, command.owners)
 
 
-def _queue(cell: Cell, fact: HandoffAccepted, command: ReleaseHandoff) -> None:
-    job = _enter(cell, fact.job, command, fact.command)
+def end_unheard(cell: Cell, id_: str, token: TokenOf, source: str) -> None:
+    """The job came and has failed at once; its source does not know yet that it came."""
+    cell.pool.bury(cell, id_, token, "")
+    tombstone = cell.pool.tombstones[id_]
+    tombstone.source, tombstone.confirmed = source, False
+
+
+def queue(cell: Cell, id_: str, command: ReleaseHandoff | GuardJob) -> None:
+    job = _enter(cell, id_, command)
     job.shape.queue.waiting += 1
     cell.join_line(job)
 
@@ -296,12 +308,17 @@ def _claim(cell: Cell, fact: HandoffAccepted) -> None:
     cell.touch(job)
 
 
-def _own(cell: Cell, passport: Passport, token: TokenOf, command: ReleaseHandoff) -> None:
+def own(cell: Cell, passport: Passport, token: TokenOf, owners: Iterable[Owner]) -> None:
+    """The job is this region's from here on."""
+    tombstone = cell.pool.tombstones.pop(passport.id, None)
+    if tombstone is not None:
+        cell.left(tombstone)
     passport.home, passport.name, passport.term, passport.hop = token
-    passport.owners = [(o.region, o.left_ms) for o in command.owners]
+    passport.owners = [(o.region, o.left_ms) for o in owners]
     passport.until_ms = 0
     passport.confirmed = False
     cell.touch(passport)
+    guarding.entered(cell, cell.jobs[passport.id])
 
 
 def apply_confirmed(cell: Cell, fact: HandoffConfirmed) -> None:

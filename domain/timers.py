@@ -148,7 +148,7 @@ def next_due_ms(cell: Cell) -> int | None:
     moments = [m for m in (cell.timers.next_ms(), cell.wake_ms) if m is not None]
     if ready_claims(cell):
         moments.append(cell.now_ms)
-    handoffs_ms = cell.pool.next_ms()
+    handoffs_ms = cell.pool.next_ms(cell.now_ms)
     if handoffs_ms is not None:
         moments.append(handoffs_ms)
     moments.extend(m for m in (signals.next_ms(cell), gates.next_ms(cell)) if m is not None)

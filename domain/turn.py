@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain import elastic
+from domain import elastic, guarding
 from domain.evolve import apply
 from domain.facts import (
     AnyFact,
@@ -17,6 +17,7 @@ from domain.facts import (
     NodeDrained,
     ReservationUnbound,
 )
+from domain.guard_facts import JobLeft
 from domain.jobs import MAX_BACKOFF_S
 from domain.ledger import Header
 from domain.pool_facts import HandoffLapsed
@@ -82,17 +83,20 @@ class Turn:
                 self._settle(node)
 
     def _after(self, job: Job, reason: str) -> AnyFact:
+        guard = self.cell.pool.guards.of.get(job.id)
+        if guard is not None and guard.taken:
+            return JobLeft(job.id, guard.by)
         if reason == "finished":
-            return JobFinished(job.id)
+            return guarding.ending(self.cell, JobFinished(job.id))
         if reason == "cancelled":
-            return JobCancelled(job.id)
+            return guarding.ending(self.cell, JobCancelled(job.id))
         if reason == "reservation_ended" and self._recurs(job):
             return JobRequeued(job.id, reason)
         if reason in ("overran", "reservation_ended"):
-            return JobFailed(job.id, reason)
+            return guarding.ending(self.cell, JobFailed(job.id, reason))
         if reason == "failed":
             if job.failures > job.shape.spec.max_restarts:
-                return JobFailed(job.id, "failed")
+                return guarding.ending(self.cell, JobFailed(job.id, "failed"))
             backoff_s = self.cell.policy.requeue_backoff_s << (job.failures - 1)
             not_before = self.header.now_ms + 1000 * min(backoff_s, MAX_BACKOFF_S)
             return JobRequeued(job.id, reason, not_before)

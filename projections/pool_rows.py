@@ -7,20 +7,23 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from domain.cell import Cell, Changes
+from domain.guards import Copy, Fence, Guard
 from domain.inventory import stock
 from domain.pool import Flight, Offer, Passport, Peer
 from domain.rights import Rights
 from projections.store import Fields
 
 Values = dict[str, Any]
-HandOff = Offer | Flight | Passport
+HandOff = Offer | Flight | Passport | Guard | Copy
 
 
 def rows(cell: Cell, changes: Changes) -> Iterator[tuple[str, tuple[str, ...], Values | None]]:
     """(table, key, values) of what a round changed; nothing in a cell without peers."""
     if cell.pool.region is None:
         return
-    peers = [e for e in changes.touched if isinstance(e, Peer)]
+    changed = {e.id: None for e in changes.touched if isinstance(e, Peer | Fence)}
+    changed |= {e.id: None for e in changes.gone if isinstance(e, Fence)}
+    peers = [cell.pool.peers[region] for region in changed]
     if peers or cell.pool.region in changes.touched:
         yield "regions", (cell.pool.region.id,), _own(cell)
     flows = _flows(cell) if peers else {}
@@ -33,7 +36,7 @@ def rows(cell: Cell, changes: Changes) -> Iterator[tuple[str, tuple[str, ...], V
             yield "hand_offs", (gone.id, gone.kind), None
     for entity in changes.touched:
         if isinstance(entity, HandOff):
-            yield "hand_offs", (entity.id, entity.kind), _hand_off(cell, entity)
+            yield "hand_offs", (entity.id, entity.kind), hand_off(entity)
         elif isinstance(entity, Rights):
             yield "rights", (entity.account, entity.accelerator), _rights(entity)
 
@@ -47,6 +50,7 @@ def _own(cell: Cell) -> Values:
         "heard_ms": cell.now_ms,
         "stale_ms": None,
         "forgotten_ms": None,
+        "lost_since_ms": None,
         "distance_s": 0,
         "free": free,
         "most_on_a_node": largest,
@@ -56,7 +60,7 @@ def _own(cell: Cell) -> Values:
 
 
 def _peer(cell: Cell, peer: Peer, flows: dict[str, Counter[str]]) -> Values:
-    rules = cell.pool.own.rules
+    rules, fence = cell.pool.own.rules, cell.pool.guards.fences.get(peer.id)
     free, largest = _slots((accelerator, free) for (accelerator, _), free in peer.stock.items())
     return {
         "own": False,
@@ -64,6 +68,7 @@ def _peer(cell: Cell, peer: Peer, flows: dict[str, Counter[str]]) -> Values:
         "heard_ms": peer.heard_ms or None,
         "stale_ms": peer.heard_ms + 1000 * rules.stale_s,
         "forgotten_ms": peer.heard_ms + 1000 * rules.forget_s,
+        "lost_since_ms": fence.since_ms if fence is not None and fence.fenced else None,
         "distance_s": peer.distance_s,
         "free": free,
         "most_on_a_node": largest,
@@ -94,13 +99,26 @@ def _flows(cell: Cell) -> dict[str, Counter[str]]:
     }
 
 
-def _hand_off(cell: Cell, entity: HandOff) -> Values:
+def hand_off(entity: HandOff) -> Values | None:
+    """One job between this region and a peer; None if nothing is to come of it."""
+    if isinstance(entity, Guard | Copy):
+        return _guarded(entity)
     if isinstance(entity, Passport):
         held = "prepared" if entity.until_ms else "accepted"
         step = "completed" if entity.confirmed and not entity.until_ms else held
         return {"step": step, "peer": entity.source, "hop": entity.hop}
     step = "offered" if isinstance(entity, Offer) else "released"
     return {"step": step, "peer": entity.to, "hop": entity.token[3]}
+
+
+def _guarded(entity: Guard | Copy) -> Values | None:
+    if isinstance(entity, Copy):
+        step, peer = "" if entity.ended_ms else "copy", entity.source
+    else:
+        ending = entity.outcome or entity.over
+        step = "ending" if ending else "guarded" if entity.kept else "unguarded"
+        step, peer = "taken" if entity.taken else step, entity.by
+    return {"step": step, "peer": peer, "hop": entity.token[3]} if step else None
 
 
 def _rights(entity: Rights) -> Values:
@@ -116,6 +134,8 @@ def state(row: Fields, at_ms: int) -> str:
     """How much a region's inventory is worth as of a moment."""
     if row["own"]:
         return "own"
+    if row["lost_since_ms"] is not None:
+        return "held for lost"
     if row["heard_ms"] is None:
         return "never heard"
     if at_ms > row["forgotten_ms"]:

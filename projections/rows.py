@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import facts, pool_facts
+from domain import facts, guard_facts, pool_facts
 from domain.accounting import Book
 from domain.cell import Cell, Changes, Entity
 from domain.delays import Delays
@@ -37,8 +37,9 @@ ENDS: Final = {
     facts.JobCancelled: "cancelled",
     pool_facts.HandoffReleased: "handed_over",
     pool_facts.HandoffLapsed: "lapsed",
+    guard_facts.JobLeft: "taken_over",
 }
-Left = pool_facts.HandoffReleased | pool_facts.HandoffLapsed
+Left = pool_facts.HandoffReleased | pool_facts.HandoffLapsed | guard_facts.JobLeft
 """The job is not the cell's any more, or never was."""
 DECISIONS: Final = (facts.AttemptStarted, facts.JobClaimed, facts.PreemptionDecided)
 OF_A_JOB: Final = "job"
@@ -260,7 +261,10 @@ class _Rows:
         self.put("queues", (entity.id,), values)
 
     def _job(self, entity: Job) -> None:
-        self._put_job(entity, entity.status.name.lower(), None, "")
+        state = entity.status.name.lower()
+        if self.cell.pool.guards.held_back(entity.id):
+            state = "ending"
+        self._put_job(entity, state, None, "")
 
     def _ended(self, entity: Job) -> None:
         state, reason = self.ends[entity.id]

@@ -223,6 +223,7 @@ TABLES: Final[dict[str, Table]] = dict(
                 "heard_ms": "int",
                 "stale_ms": "int",
                 "forgotten_ms": "int",
+                "lost_since_ms": "int",
                 "distance_s": "int",
                 "free": "json",
                 "most_on_a_node": "json",

@@ -64,6 +64,10 @@ RIGHTS: Final[dict[str, tuple[Role, dict[str, str]]]] = {
     "ConfirmHandoff": ("peer", {"region": "regions"}),
     "RequestRights": ("peer", {"region": "regions"}),
     "SendRights": ("peer", {"region": "regions"}),
+    "GuardJob": ("peer", {"region": "regions"}),
+    "AnswerGuard": ("peer", {"region": "regions"}),
+    "EndGuard": ("peer", {"region": "regions"}),
+    "FenceRegion": ("operator", {}),
 }
 """By command: the role that may give it, and of which list of the actor each name must be.
 

@@ -21,6 +21,7 @@ from domain.facts import (
     JobAdmitted,
     NodeLost,
 )
+from domain.guard_facts import JobAdopted
 from domain.ledger import Accepted, Round
 from domain.pool_facts import HandoffAccepted
 from streams.agent import Work
@@ -99,6 +100,7 @@ class Lessons:
             NodeLost: self._lost,
             JobAdmitted: self._admitted,
             HandoffAccepted: self._accepted,
+            JobAdopted: self._accepted,
         }
 
     def read(self, round: Round) -> None:
@@ -161,7 +163,7 @@ class Lessons:
             None if estimate_s is None else 1000 * estimate_s,
         )
 
-    def _accepted(self, fact: HandoffAccepted, round: Round, failed: set[str]) -> None:
+    def _accepted(self, fact: HandoffAccepted | JobAdopted, round: Round, failed: set[str]) -> None:
         """A job from another region: what it had kept there is not known here."""
         self._needs.setdefault(fact.job, _Need(0, 0, None))
 

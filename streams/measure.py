@@ -22,6 +22,7 @@ from domain.facts import (
     JobFailed,
     JobFinished,
 )
+from domain.guard_facts import JobAdopted, JobLeft
 from domain.ledger import Round
 from domain.pool_facts import HandoffAccepted, HandoffReleased
 from domain.specs import TIERS, Tier
@@ -131,6 +132,8 @@ class Measure:
             JobAdmitted: self._admitted,
             HandoffAccepted: self._accepted,
             HandoffReleased: self._released,
+            JobAdopted: self._accepted,
+            JobLeft: self._released,
             AttemptStarted: self._started,
             AttemptGrown: self._grown,
             AttemptShrunk: self._shrunk,
@@ -183,7 +186,9 @@ class Measure:
         tier = TIERS.index(Tier(submitted.tier))
         self._live[submitted.job] = _Job(now_ms, submitted.queue, tier, due_ms)
 
-    def _accepted(self, fact: HandoffAccepted, round: Round, cell: Cell, now_ms: int) -> None:
+    def _accepted(
+        self, fact: HandoffAccepted | JobAdopted, round: Round, cell: Cell, now_ms: int
+    ) -> None:
         """It came from another region, where it was submitted."""
         job = cell.jobs.get(fact.job)
         if job is not None:
@@ -192,7 +197,9 @@ class Measure:
                 job.seniority_ms, job.shape.queue.id, job.shape.tier, job.deadline_ms
             )
 
-    def _released(self, fact: HandoffReleased, round: Round, cell: Cell, now_ms: int) -> None:
+    def _released(
+        self, fact: HandoffReleased | JobLeft, round: Round, cell: Cell, now_ms: int
+    ) -> None:
         self.submitted -= 1
         del self._live[fact.job]
 

@@ -12,13 +12,17 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from domain import handoff
+from domain import travel
 from domain.cell import Cell
 from domain.commands import (
     AcknowledgeHandoff,
+    AnswerGuard,
     AnswerHandoff,
+    Command,
     ConfirmHandoff,
+    EndGuard,
     FromPeer,
+    GuardJob,
     OfferHandoff,
     ReleaseHandoff,
     RequestRights,
@@ -26,8 +30,17 @@ from domain.commands import (
     WithdrawHandoff,
 )
 from domain.facts import AnyFact
+from domain.guard_facts import (
+    CopyEnded,
+    CopyKept,
+    JobAdopted,
+    JobGuarded,
+    JobTaken,
+    OutcomeAsked,
+)
+from domain.guards import Guard
 from domain.ledger import Round, canonical
-from domain.pool import Flight, as_token, of_token
+from domain.pool import Flight, Passport, Tombstone, as_token, of_token
 from domain.pool_facts import (
     HandoffAccepted,
     HandoffCompleted,
@@ -68,18 +81,35 @@ def letters(cell: Cell, round: Round) -> list[Letter]:
 
 
 def _confirmations(cell: Cell, round: Round) -> list[Letter]:
-    """A peer that says once more that it has a job has not heard that this is known."""
+    """A peer that says a thing once more has not heard the answer."""
     again = list(round.duplicates)
     again += (r.command for r in round.refusals if r.code == "stale_token")
     found = []
+    own = cell.pool.own
     for index in sorted(again):
-        if round.commands[index].type == AcknowledgeHandoff.__name__:
+        kind = round.commands[index].type
+        if kind == AcknowledgeHandoff.__name__:
             heard = cell.command(index, AcknowledgeHandoff)
-            own = cell.pool.own
             known = ConfirmHandoff(region=own.id, epoch=own.epoch, token=heard.token)
             if not _flies(cell, heard):
                 found.append(letter(cell, heard.region, known))
+        elif kind in (GuardJob.__name__, EndGuard.__name__):
+            found += _about_copy(cell, cell.parsed(index))
     return found
+
+
+def _about_copy(cell: Cell, asked: Command) -> list[Letter]:
+    """What became of the copy that a peer asks about once more, if it was not adopted."""
+    assert isinstance(asked, GuardJob | EndGuard)
+    own, token = cell.pool.own, of_token(asked.token)
+    copy = cell.pool.guards.copies.get(cell.pool.id_of(token))
+    if copy is None or copy.token != token:
+        return []
+    kept = not copy.ended_ms
+    if kept and isinstance(asked, EndGuard):
+        return []
+    answer = AnswerGuard(region=own.id, epoch=own.epoch, token=asked.token, kept=kept)
+    return [letter(cell, asked.region, answer)]
 
 
 def _flies(cell: Cell, heard: AcknowledgeHandoff) -> bool:
@@ -101,10 +131,22 @@ def standing(cell: Cell) -> list[Letter]:
         region = pool.own
         made = AcknowledgeHandoff(region=region.id, epoch=region.epoch, token=as_token(kept.token))
         found.append(letter(cell, kept.source, made))
+    for guard in pool.guards.of.values():
+        if guard.by and not guard.taken and (guard.outcome or guard.over or not guard.kept):
+            found.append(_guard(cell, guard))
     for rights in pool.rights.values():
         for peer, milli in sorted(rights.sent.items()):
             found.append(letter(cell, peer, _total(cell, rights, milli)))
     return found
+
+
+def _guard(cell: Cell, guard: Guard) -> Letter:
+    """What the guardian has to hear of the job."""
+    if not (guard.outcome or guard.over):
+        return _sealed(guard.by, GuardJob.__name__, guard.body)
+    own = cell.pool.own
+    ended = EndGuard(region=own.id, epoch=own.epoch, token=as_token(guard.token))
+    return letter(cell, guard.by, ended)
 
 
 def _total(cell: Cell, rights: Rights, milli: int) -> SendRights:
@@ -149,6 +191,22 @@ def _letter(cell: Cell, round: Round, fact: AnyFact) -> Letter | None:
         case HandoffAccepted():
             released = cell.command(fact.command, ReleaseHandoff)
             return letter(cell, released.region, AcknowledgeHandoff(token=released.token, **me))
+        case JobGuarded() if fact.by:
+            return _guard(cell, pool.guards.of[fact.job])
+        case OutcomeAsked() if fact.job in pool.guards.of:
+            return _guard(cell, pool.guards.of[fact.job])
+        case CopyKept() | CopyEnded():
+            asked = cell.parsed(fact.command)
+            assert isinstance(asked, GuardJob | EndGuard)
+            kept = isinstance(fact, CopyKept)
+            return letter(cell, asked.region, AnswerGuard(token=asked.token, kept=kept, **me))
+        case JobAdopted():
+            adopted = _adopted(cell, fact)
+            own_now = AcknowledgeHandoff(token=as_token(adopted.token), **me)
+            return letter(cell, adopted.source, own_now)
+        case JobTaken():
+            heard = cell.command(fact.command, AcknowledgeHandoff)
+            return letter(cell, heard.region, ConfirmHandoff(token=heard.token, **me))
         case RightsRequested():
             amount = Amount(account=fact.account, accelerator=fact.accelerator, milli=fact.milli)
             asked = RequestRights(amount=amount, asked_ms=round.header.now_ms, **me)
@@ -159,14 +217,19 @@ def _letter(cell: Cell, round: Round, fact: AnyFact) -> Letter | None:
     return None
 
 
+def _adopted(cell: Cell, fact: JobAdopted) -> Passport | Tombstone:
+    pool = cell.pool
+    return pool.passports.get(fact.job) or pool.tombstones[fact.job]
+
+
 def _offer(cell: Cell, fact: HandoffOffered, me: dict[str, Any]) -> OfferHandoff:
     job = cell.jobs[fact.job]
     return OfferHandoff(
         token=as_token(cell.pool.token_of(job.id)),
         offered_ms=cell.pool.offers[job.id].made_ms,
-        spec=handoff.spec_of(job),
-        history=handoff.history_of(job),
-        rights=handoff.rights_to_offer(cell, job),
+        spec=travel.spec_of(job),
+        history=travel.history_of(job),
+        rights=travel.rights_to_offer(cell, job),
         **me,
     )
 

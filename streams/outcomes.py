@@ -18,6 +18,7 @@ from domain.facts import (
     JobFailed,
     JobFinished,
 )
+from domain.guard_facts import JobAdopted, JobLeft
 from domain.ledger import Round
 from domain.pool_facts import HandoffAccepted, HandoffReleased
 from domain.specs import TIERS
@@ -82,7 +83,7 @@ class Outcomes:
                     name = submitted_of(bytes(round.commands[fact.command].data)).job
                     account = shape.queue.account.id
                     self.jobs[name] = Outcome(account, shape.tier, now_ms)
-                case HandoffAccepted() if fact.job in cell.jobs:
+                case HandoffAccepted() | JobAdopted() if fact.job in cell.jobs:
                     job = cell.jobs[fact.job]
                     account = job.shape.queue.account.id
                     self.jobs[fact.job] = Outcome(account, job.shape.tier, job.seniority_ms)
@@ -90,9 +91,9 @@ class Outcomes:
                     self._started(fact.job, now_ms)
                 case AttemptEnded():
                     self._attempt_ended(fact, now_ms)
-                case JobFinished() | JobFailed() | JobCancelled() | HandoffReleased() if (
-                    fact.job in self.jobs
-                ):
+                case (
+                    JobFinished() | JobFailed() | JobCancelled() | HandoffReleased() | JobLeft()
+                ) if fact.job in self.jobs:
                     outcome = self.jobs[fact.job]
                     outcome.ended_ms, outcome.end = now_ms, type(fact).__name__
 

@@ -16,9 +16,11 @@ from msgspec import Struct
 from pydantic import BaseModel
 
 from domain import facts as f
+from domain import guard_facts as g
 from domain import pool_facts as p
-from domain.commands import AnswerHandoff, ReleaseHandoff, SetPeers
+from domain.commands import AnswerHandoff, GuardJob, ReleaseHandoff
 from domain.ledger import Round
+from domain.pool_commands import SetPeers
 from domain.shapes import split
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,6 +37,8 @@ class Owned(Struct):
     to: str = ""
     """To whom it was released."""
     outcome: str = ""
+    adopted: bool = False
+    """The one before may not know of it yet."""
 
 
 class Verdict(Struct):
@@ -80,7 +84,8 @@ def _broken(job: Job, chain: list[Owned]) -> list[str]:
     if [one.hop for one in chain] != list(range(len(chain))):
         found.append(f"{name}: its tokens are {[one.hop for one in chain]}")
     for before, after in pairwise(chain):
-        if before.to != after.region:
+        unaware = after.adopted and not before.to and not before.outcome
+        if before.to != after.region and not unaware:
             found.append(
                 f"{name}: {before.region} gave it to {before.to or 'nobody'},"
                 f" and {after.region} has it"
@@ -101,6 +106,8 @@ class Ledger:
         self.region, self.epoch = "", 0
         self.here: dict[str, tuple[Job, Owned]] = {}
         """What the region owns now, by its names."""
+        self.copies: dict[str, tuple[Job, int]] = {}
+        """Of peers' jobs, with the hop that their owner has."""
 
     def read(self, rounds: Iterable[Round]) -> None:
         """The rounds that come next."""
@@ -118,6 +125,13 @@ class Ledger:
                 self._own((self.region, name, self.epoch), name, 0)
             case p.HandoffReleased():
                 self._release(_command(round, fact.command, AnswerHandoff), fact)
+            case g.JobAdopted():
+                self._adopt(fact)
+            case g.JobLeft():
+                self._left(fact)
+            case g.CopyKept():
+                token = _command(round, fact.command, GuardJob).token
+                self.copies[fact.job] = ((token.home, token.job, token.term), token.hop)
             case p.HandoffAccepted():
                 token = _command(round, fact.command, ReleaseHandoff).token
                 job = (token.home, token.job, token.term)
@@ -133,6 +147,20 @@ class Ledger:
         owned = Owned(self.region, hop)
         self.here[id_] = (job, owned)
         self.pool.owned.setdefault(job, []).append(owned)
+
+    def _adopt(self, fact: g.JobAdopted) -> None:
+        job, hop = self.copies.pop(fact.job)
+        self._own(job, fact.job, hop + 1)
+        self.here[fact.job][1].adopted = True
+        if fact.failed:
+            self._end(fact.job, "JobFailed")
+
+    def _left(self, fact: g.JobLeft) -> None:
+        _, owned = self.here.pop(fact.job, (None, None))
+        if owned is None:
+            self.pool.faults.append(f"{fact.job}: it left {self.region}, which has it not")
+        else:
+            owned.to = fact.to
 
     def _release(self, answer: AnswerHandoff, fact: p.HandoffReleased) -> None:
         _, owned = self.here.pop(fact.job, (None, None))

@@ -32,6 +32,8 @@ from streams.reader import Readable, catch_up, restore
 _log: Final = logging.getLogger(__name__)
 MAX_WAITING: Final = 10_000
 """Letters for one peer; of more than these the oldest are dropped."""
+TOLD: Final = ("stock", "surplus", "lost", "votes")
+"""What is told as soon as it changes."""
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 30.0
 
@@ -141,7 +143,7 @@ class Relay:
                     self._tell(now)
                     for letter in outbox.standing(self._cell):
                         self._put(letter)
-                elif (now.stock, now.surplus) != (told.stock, told.surplus):
+                elif any(getattr(now, part) != getattr(told, part) for part in TOLD):
                     self._tell(delta(told, now))
                 told = now
             await asyncio.sleep(self._pace.changed_s)

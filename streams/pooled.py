@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from domain import inventory
 from domain.cell import Cell
-from domain.commands import SetPeers
 from domain.ledger import Round, Signer
+from domain.pool_commands import SetPeers
 from domain.pool_facts import HandoffAccepted, HandoffOffered
 from domain.pool_specs import HandoffRules, PeerSpec, Stock
 from streams import outbox

@@ -34,7 +34,7 @@ async def hand_offs(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> dict[str, Any]:
-    """Jobs that are offered, on their way, awaited, or came from a peer."""
+    """Jobs that are offered, on their way, awaited, came from a peer, or are guarded."""
 
     def keep(row: dict[str, Any]) -> bool:
         return step in (None, row["step"]) and peer in (None, row["peer"])

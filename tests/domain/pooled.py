@@ -13,15 +13,15 @@ from domain.commands import (
     AnswerHandoff,
     CancelJob,
     Command,
-    GrantRights,
+    GuardJob,
     RequestRights,
     SendRights,
-    SetPeers,
     SetQuota,
 )
 from domain.inventory import advert
 from domain.ledger import Accepted, Round
-from domain.pool_specs import Amount, HandoffRules, PeerSpec, Stock, Token
+from domain.pool_commands import FenceRegion, GrantRights, SetPeers
+from domain.pool_specs import Amount, HandoffRules, History, PeerSpec, Stock, Token
 from domain.rights import MAX_GRANTS
 from domain.specs import Queue, Quota
 from streams import outbox
@@ -104,7 +104,16 @@ def _refusals() -> dict[str, tuple[tuple[Command, ...], Command]]:
     limits = quota.model_copy(update={"nominal": 1})
     sent = SendRights(total=amount, **me)
     asked = RequestRights(amount=amount, asked_ms=1, **me)
+    fence = FenceRegion(region="there")
+    guard = GuardJob(
+        token=Token(home="there", job="x", term=1, hop=0),
+        spec=job("x"),
+        history=History(seniority_ms=1),
+        **me,
+    )
     return {
+        "region_is_fenced": ((known, fence), fence),
+        "fenced": ((known, fence), guard),
         "job_elsewhere": (gone, CancelJob(job="big")),
         "peer_in_use": (gone, SetPeers(region="here", peers=both[1:])),
         "region_is_set": ((known,), SetPeers(region="nowhere")),

@@ -11,8 +11,9 @@ from pathlib import Path
 from aquifer.folder import Folder
 from aquifer.settings import Settings
 from aquifer.trust import signer_of, verifier_of
-from domain.commands import Command, RegisterNode, SetPeers, SetQuota, SubmitJob
+from domain.commands import Command, RegisterNode, SetQuota, SubmitJob
 from domain.ledger import Round
+from domain.pool_commands import SetPeers
 from domain.pool_specs import HandoffRules, PeerSpec
 from domain.ports import Clock, Message
 from domain.specs import FabricPath, Flavour, Queue, Quota, ReplicaGroup, Runtime

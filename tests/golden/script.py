@@ -17,6 +17,7 @@ from domain.commands import (
     AcknowledgeHandoff,
     AdvertiseInventory,
     AmendJob,
+    AnswerGuard,
     AnswerHandoff,
     CancelJob,
     CancelReservation,
@@ -24,7 +25,8 @@ from domain.commands import (
     ConfirmHandoff,
     CordonNode,
     DrainNode,
-    GrantRights,
+    EndGuard,
+    GuardJob,
     OfferHandoff,
     PreemptJob,
     RegisterNode,
@@ -35,7 +37,6 @@ from domain.commands import (
     RequestReservation,
     RequestRights,
     SendRights,
-    SetPeers,
     SetPolicy,
     SetQuota,
     SubmitJob,
@@ -54,12 +55,23 @@ from domain.policies.commands import (
     StartCanary,
 )
 from domain.policies.documents import Controller, Effect, Gate, Parameter, PolicyDocument, Rule
-from domain.pool_specs import Amount, HandoffRules, History, PeerSpec, Stock, Token
+from domain.pool_commands import FenceRegion, GrantRights, SetPeers
+from domain.pool_specs import (
+    Amount,
+    Doubt,
+    HandoffRules,
+    History,
+    PeerSpec,
+    Stock,
+    Token,
+    Vote,
+)
 from domain.replays import Replay
 from domain.specs import (
     Deadline,
     FabricPath,
     Flavour,
+    Locality,
     Placement,
     PolicyParameters,
     Queue,
@@ -179,11 +191,12 @@ def script() -> dict[int, list[Command]]:
     tight = Deadline(finish_by_ms=START_MS + 1_101_000)
     past, hard = (Deadline(finish_by_ms=START_MS, hardness=h) for h in ("soft", "hard"))
     grows = (ReplicaGroup(slots=4, grow_to=12),)
-    return (
-        pool()
-        | policies()
-        | calendar()
-        | {
+    return _merged(
+        pool(),
+        failover(),
+        policies(),
+        calendar(),
+        {
             0: capacity(),
             1: [job(f"r{i}", "red-q", replicas=2) for i in range(5)],
             2: [
@@ -231,8 +244,13 @@ def script() -> dict[int, list[Command]]:
             ],
             250: [CancelJob(job="last")],
             260: [job("squeeze", "red-q", replicas=2)],
-        }
+        },
     )
+
+
+def _merged(*parts: dict[int, list[Command]]) -> dict[int, list[Command]]:
+    """What the parts send in each step, in their order."""
+    return {n: [c for part in parts for c in part.get(n, ())] for n in range(STEPS)}
 
 
 def calendar() -> dict[int, list[Command]]:
@@ -362,6 +380,50 @@ def pool() -> dict[int, list[Command]]:
             ConfirmHandoff(token=theirs("x", 1), **me),
             OfferHandoff(token=theirs("y"), offered_ms=3, **travelling("y")),
         ],
+    }
+
+
+def failover() -> dict[int, list[Command]]:
+    """Jobs that outlive their region: one of a peer's that is lost, and some of this one's."""
+    me: dict[str, Any] = {"region": "other", "epoch": 1}
+    past: dict[str, Any] = {"history": History(seniority_ms=START_MS), **me}
+    where = Locality(on_region_loss="failover", forbidden=("third",))
+
+    def guarded(name: str) -> SubmitJob:
+        return job(name, "red-q", slots=1, locality=where)
+
+    def token(name: str, hop: int = 0, home: str = "golden") -> Token:
+        return Token(home=home, job=name, term=1, hop=hop)
+
+    def third(round: int, **said: Any) -> AdvertiseInventory:
+        return AdvertiseInventory(region="third", epoch=1, round=round, **said)
+
+    peers = tuple(PeerSpec(region=name, actor="someone") for name in ("other", "third"))
+    doubted_ms = START_MS + 336 * STEP_MS
+    agrees = (Vote(region="other", by="golden", since_ms=doubted_ms),)
+    return {
+        330: [
+            SetPeers(region="golden", peers=peers, rules=HandoffRules(lost_s=60)),
+            AdvertiseInventory(round=2, **me),
+            third(1),
+        ],
+        331: [
+            guarded("ends"),
+            guarded("taken"),
+            *(GuardJob(token=token(n, home="other"), spec=guarded(n), **past) for n in "zw"),
+        ],
+        332: [
+            AnswerGuard(token=token("ends"), kept=True, **me),
+            EndGuard(token=token("w", home="other"), **me),
+        ],
+        333: [CancelJob(job="ends")],
+        338: [AnswerGuard(token=token("ends"), kept=False, **me)],
+        339: [third(2, lost=(Doubt(region="other", since_ms=1),))],
+        341: [AcknowledgeHandoff(token=token("taken", 1), **me)],
+        343: [third(3, votes=agrees)],
+        344: [AdvertiseInventory(round=3, **me)],
+        345: [ConfirmHandoff(token=token("z", 1, "other"), **me)],
+        350: [FenceRegion(region="third")],
     }
 
 

@@ -14,10 +14,12 @@ import uvicorn
 
 from aquifer.asking import Peers
 from aquifer.relaying import PeerWay
-from domain.commands import GrantRights
+from domain.commands import ReportAttempt
+from domain.pool_commands import GrantRights
 from domain.pool_specs import Amount
 from projections.http import create_app
 from projections.services import Services
+from tests.domain.failover_test import Three
 from tests.domain.given import job
 from tests.domain.handoff_test import offered, released
 from tests.domain.pooled import Regional
@@ -64,6 +66,37 @@ def test_hand_offs_are_listed_by_their_step_on_both_sides(tmp_path: Path) -> Non
     assert items(caller(east, tmp_path / "after"), "hand-offs") == []
     (row,) = items(caller(west, tmp_path / "after"), "hand-offs?step=accepted")
     assert row["hop"] == 1
+
+
+def test_guarded_jobs_and_lost_regions_are_seen_on_both_sides(tmp_path: Path) -> None:
+    three = Three()
+    east, guardian = three.guarded()
+    name = guardian.cell.name
+    (row,) = items(caller(east, tmp_path), "hand-offs?step=guarded")
+    assert (row["job"], row["peer"]) == ("j", name)
+    (row,) = items(caller(guardian, tmp_path), "hand-offs")
+    assert (row["job"], row["step"], row["peer"]) == ("j@east", "copy", "east")
+    three.cut = {"east"}
+    three.pass_(120)
+    east.now_ms = guardian.now_ms
+    east.say(ReportAttempt(job="j", attempt=1, state="finished"))
+    (tmp_path / "lost").mkdir()
+    asked = caller(guardian, tmp_path / "lost")
+    found = {row["region"]: row["inventory"] for row in items(asked, "regions")}
+    assert found["east"] == "held for lost"
+    assert not items(asked, "hand-offs?step=copy")
+    asked = caller(east, tmp_path / "lost")
+    assert asked.get("/v1/jobs/j").json()["state"] == "ending"
+    three.cut = set()
+    three.pass_(60)
+    (tmp_path / "back").mkdir()
+    found = {
+        row["region"]: row["inventory"]
+        for row in items(caller(guardian, tmp_path / "back"), "regions")
+    }
+    assert found["east"] == "fresh"
+    ended = caller(east, tmp_path / "back").get("/v1/jobs/j").json()
+    assert ended["state"] == "taken_over"
 
 
 def test_rights_are_what_the_cell_holds(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ class Model(Struct):
     always: tuple[Heard, ...] = ()
     """May be heard at any time, besides what peers seem to have."""
     fence: bool = True
+    failover: bool = False
+    """A region may have a job whose next token is another one's already."""
     rebirth: Rebirth | None = None
 
 
@@ -112,7 +114,7 @@ class Explorer:
         self._operator = [self._bit(h) for h in model.operator]
         hints = [h for name in self.regions.names for h in self.regions.hints(name)]
         said = 0
-        for heard in (*hints, *model.always):
+        for heard in (*hints, *self.regions.first_said(), *model.always):
             said |= 1 << self._bit(heard)
         starts = self._bits(self.regions.first_starts())
         self.first = State(tuple(self.regions.start), said, starts)
@@ -248,7 +250,11 @@ class Explorer:
         by_name = dict(zip(self.regions.names, locals_, strict=True))
         wanted = self.wanted(state)
         for job in sorted(wanted | self.model.jobs):
-            owners = sum(job in local.owned for local in locals_)
+            newest = max(local.seen.get(job, -1) for local in locals_)
+            owners = sum(
+                job in local.owned and not (self.model.failover and local.owned[job] < newest)
+                for local in locals_
+            )
             flying = sum(
                 by_name[to].seen.get(job, -1) < hop
                 for local in locals_

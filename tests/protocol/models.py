@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from domain.cell import Cell
-from domain.commands import Command, GrantRights, SetPeers, SetQuota
+from domain.commands import Command, SetQuota
+from domain.pool_commands import GrantRights, SetPeers
 from domain.pool_specs import Amount, HandoffRules, PeerSpec
 from domain.specs import Locality, Queue, Quota, Runtime
 from tests.domain.given import Given, job, node
@@ -11,12 +12,16 @@ from tests.protocol import world
 from tests.protocol.explore import Model, Rebirth
 from tests.protocol.world import H100, START_MS, Regions
 
-RULES = HandoffRules(min_benefit_s=0, return_s=0, rest_s=0)
+RULES = HandoffRules(min_benefit_s=0, return_s=0, rest_s=0, lost_s=0)
 UNITS = 4000
 
 
-def submitted(name: str, hops: int) -> Command:
-    return job(name, locality=Locality(max_hops=hops), runtime=Runtime(grace_s=1))
+VOTED = RULES.model_copy(update={"lost_s": world.TICK_MS // 1000})
+
+
+def submitted(name: str, hops: int, failover: bool) -> Command:
+    where = Locality(max_hops=hops, on_region_loss="failover" if failover else "wait")
+    return job(name, locality=where, runtime=Runtime(grace_s=1))
 
 
 def cell(
@@ -27,6 +32,8 @@ def cell(
     hops: int,
     rights: int = -1,
     epoch: int = 1,
+    rules: HandoffRules = RULES,
+    failover: bool = False,
 ) -> Cell:
     """A region of one node, or none, and its jobs, all at one moment."""
     given = Given(name, START_MS)
@@ -35,7 +42,7 @@ def cell(
     if rights >= 0:
         quota = Quota(accelerator=H100, nominal=0, rights=True)
     given.round(
-        SetPeers(region=name, epoch=epoch, peers=peers, rules=RULES),
+        SetPeers(region=name, epoch=epoch, peers=peers, rules=rules),
         SetQuota(account="a", quotas=(quota,), queues=(Queue(queue="q"),)),
     )
     if rights > 0:
@@ -44,7 +51,7 @@ def cell(
     if slots:
         given.round(node(f"{name}-0", slots=slots))
     for submission in jobs:
-        given.round(submitted(submission, hops))
+        given.round(submitted(submission, hops, failover))
     return given.cell
 
 
@@ -104,3 +111,58 @@ def reborn(ticks: int = 1) -> Model:
     regions = Regions(cells, ticks)
     rebirth = Rebirth(0, regions.enter(again), frozenset({("e", "j", 2)}))
     return Model(regions, frozenset({("e", "j", 1)}), rebirth=rebirth)
+
+
+def guarded(lost: str, by: str, ticks: int = 1, hops: int = 1) -> Model:
+    """Two regions, one job that may fail over; an operator holds one of them for lost."""
+    names = ("e", "w")
+    cells = [
+        cell("e", names, 1, ("j",), hops, failover=True),
+        cell("w", names, 1, (), hops, failover=True),
+    ]
+    operator = (world.fence(by, lost), world.preempt("e", "j"))
+    jobs = frozenset({("e", "j", 1)})
+    return Model(Regions(cells, ticks), jobs, operator=operator, failover=True)
+
+
+def owner_lost() -> Model:
+    return guarded("e", "w")
+
+
+def guardian_lost() -> Model:
+    return guarded("w", "e")
+
+
+def moved_and_lost() -> Model:
+    """The job waits in the east, and may be handed over to its guardian, or adopted by it."""
+    names = ("e", "w")
+    cells = [
+        cell("e", names, 0, ("j",), 1, failover=True),
+        cell("w", names, 1, (), 1, failover=True),
+    ]
+    operator = (world.fence("w", "e"),)
+    return Model(Regions(cells, 1), frozenset({("e", "j", 1)}), operator=operator, failover=True)
+
+
+def moved_from_its_guardian() -> Model:
+    """Of two peers the one that is not the guardian has room; the guardian adopts the job."""
+    names = ("e", "n", "w")
+    cells = [cell(name, names, 0, (), 1, failover=True) for name in names[1:]]
+    home = cell("e", names, 0, ("j",), 1, failover=True)
+    regions = Regions([home, *cells], 1)
+    by = Cell.restore(regions.locals[regions.start[0]].snapshot).pool.guards.of["j"].by
+    cells = [cell(n, names, int(n != by), (), 1, failover=True) for n in names[1:]]
+    operator = (world.fence(by, "e"),)
+    jobs = frozenset({("e", "j", 1)})
+    return Model(Regions([home, *cells], 1), jobs, operator=operator, failover=True)
+
+
+def voted(ticks: int = 1) -> Model:
+    """Three regions hold each other for lost, by votes, whoever hears of whom."""
+    names = ("e", "n", "w")
+    cells = [
+        cell("e", names, 1, ("j",), 0, rules=VOTED, failover=True),
+        cell("n", names, 1, (), 0, rules=VOTED, failover=True),
+        cell("w", names, 1, (), 0, rules=VOTED, failover=True),
+    ]
+    return Model(Regions(cells, ticks), frozenset({("e", "j", 1)}), failover=True)

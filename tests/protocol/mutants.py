@@ -9,9 +9,10 @@ from typing import Any, Final
 import pytest
 from msgspec import Struct
 
-from domain import decide, evolve, handoff, peers, pool, rights
+from domain import decide, evolve, fencing, guardian, guards, handoff, peers, pool, rights
 from domain.cell import Cell
-from domain.commands import SendRights
+from domain.commands import AdvertiseInventory, SendRights
+from domain.guard_facts import CopyEnded, VoteGiven
 from domain.jobs import Job
 from domain.pool_facts import HandoffReleased, RightsReceived
 from domain.pool_specs import Amount
@@ -86,6 +87,37 @@ def _forgets_what_flies(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(evolve.APPLY, HandoffReleased, apply)
 
 
+def _ends_unasked(patch: pytest.MonkeyPatch) -> None:
+    """A guarded job ends without its guardian's consent."""
+    patch.setattr(guards.Guards, "must_ask", lambda self, job: False)
+
+
+def _forgets_what_ended(patch: pytest.MonkeyPatch) -> None:
+    """The guardian agrees to the end, and takes a late copy for a new one."""
+
+    def apply(cell: Cell, fact: CopyEnded) -> None:
+        guardian.apply_ended(cell, fact)
+        cell.pool.guards.discard(cell, fact.job)
+
+    patch.setitem(evolve.APPLY, CopyEnded, apply)
+
+
+def _two_votes(patch: pytest.MonkeyPatch) -> None:
+    """A region agrees with each of two others that the other one is lost."""
+
+    def consider(turn: Turn, heard: AdvertiseInventory) -> None:
+        for doubt in heard.lost:
+            if doubt.region in turn.cell.pool.peers:
+                turn.emit(VoteGiven(doubt.region, heard.region, doubt.since_ms))
+
+    patch.setattr(fencing, "consider", consider)
+
+
+def _to_anyone(patch: pytest.MonkeyPatch) -> None:
+    """A guarded job is handed over to another region than its guardian."""
+    patch.setattr(guards.Guards, "keeps_from", lambda self, job, peer: False)
+
+
 class Mutant(Struct, frozen=True):
     seed: Callable[[pytest.MonkeyPatch], None]
     model: Callable[[], Model]
@@ -95,6 +127,8 @@ class Mutant(Struct, frozen=True):
 
 
 LOST: Final = ("j is lost", "j is in two places", "it can never complete")
+
+TWICE: Final = ("j has two outcomes", "j has two owners", "j ended and is still there")
 
 MUTANTS: Final = {
     "no fence": Mutant(_no_fence, models.two_by_two, ("i was committed twice",), fence=False),
@@ -106,6 +140,10 @@ MUTANTS: Final = {
         models.two_by_one,
         ("j has two owners", "j has two outcomes", "j ended and is still there"),
     ),
+    "ends unasked": Mutant(_ends_unasked, models.owner_lost, TWICE),
+    "forgets what ended": Mutant(_forgets_what_ended, models.owner_lost, TWICE),
+    "two votes": Mutant(_two_votes, models.voted, TWICE),
+    "to anyone": Mutant(_to_anyone, models.moved_from_its_guardian, (*TWICE, *LOST)),
     "forgets what flies": Mutant(_forgets_what_flies, models.two_by_one, LOST),
 }
 

@@ -13,7 +13,15 @@ SLICE = 20_000
 
 @pytest.mark.parametrize(
     "model",
-    [models.two_by_one, models.rights_that_ride, models.rights_on_request, models.reborn],
+    [
+        models.two_by_one,
+        models.rights_that_ride,
+        models.rights_on_request,
+        models.reborn,
+        models.owner_lost,
+        models.guardian_lost,
+        models.moved_and_lost,
+    ],
 )
 def test_a_small_pool_is_safe_and_can_always_complete(model: object) -> None:
     assert callable(model)
@@ -22,7 +30,7 @@ def test_a_small_pool_is_safe_and_can_always_complete(model: object) -> None:
     assert found.complete
 
 
-@pytest.mark.parametrize("model", [models.two_by_two, models.three_by_one])
+@pytest.mark.parametrize("model", [models.two_by_two, models.three_by_one, models.voted])
 def test_the_first_states_of_a_larger_pool_are_safe(model: object) -> None:
     assert callable(model)
     found = explore(model(), SLICE)

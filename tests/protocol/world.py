@@ -14,24 +14,21 @@ from typing import Any, Final
 
 from msgspec import Raw, Struct
 
+from domain import fencing, inventory
 from domain.cell import Cell
-from domain.commands import (
-    AdvertiseInventory,
-    Command,
-    CordonNode,
-    PreemptJob,
-    ReportAttempt,
-)
+from domain.commands import AdvertiseInventory, Command, CordonNode, PreemptJob, ReportAttempt
 from domain.decide import decide
 from domain.evolve import evolve
 from domain.facts import JobCancelled, JobFailed, JobFinished
 from domain.ledger import ENGINE, Accepted, Head, Header
 from domain.memory import Memory
 from domain.pool import Offer, Peer
+from domain.pool_commands import FenceRegion
 from domain.pool_facts import HandoffAccepted
 from domain.pool_specs import Amount, Stock
 from streams import dispatch, outbox
 from streams.dispatch import Start
+from streams.outbox import Letter
 from tests.domain.given import body_of
 
 TICK_MS: Final = 60_000
@@ -118,6 +115,11 @@ class Regions:
             if isinstance(told, Start)
         )
 
+    def first_said(self) -> list[Heard]:
+        """What peers were to hear before the first step."""
+        cells = (Cell.restore(self.locals[n].snapshot) for n in self.start)
+        return [_posted(cell, letter) for cell in cells for letter in outbox.standing(cell)]
+
     def hear(self, state: int, heard: Heard) -> Step:
         found = self._steps.get((state, heard))
         if found is None:
@@ -143,7 +145,7 @@ class Regions:
             spare = (Amount(account="a", accelerator=H100, milli=self._surplus),)
         return [
             _heard(
-                to, n, AdvertiseInventory(region=n, epoch=1, round=1, stock=stock, surplus=spare)
+                to, n, AdvertiseInventory(region=n, epoch=1, round=0, stock=stock, surplus=spare)
             )
             for n in self.names
             if n != to
@@ -156,15 +158,17 @@ class Regions:
     def _step(self, state: int, accepted: list[Accepted], later_ms: int) -> Step:
         local = self.locals[state]
         cell, twin = _restored(local.snapshot), _restored(local.snapshot)
-        header = Header(1, local.now_ms + later_ms, 1000, ENGINE)
+        before = _views(cell)
+        header = Header(cell.head.round + 1, local.now_ms + later_ms, 1000, ENGINE)
         round = decide(cell, header, accepted)
         evolve(twin, round, Head())
         assert outbox.letters(twin, round) == outbox.letters(cell, round)
-        cell.believe(Head(), {})
-        said = tuple(
-            Heard(letter.to, cell.name, letter.type, letter.body)
-            for letter in outbox.letters(cell, round)
-        )
+        said = [_posted(cell, letter) for letter in outbox.letters(cell, round)]
+        if _views(cell) == before:
+            cell.believe(Head(header.round - 1), {})
+        else:  # a newer advert has a higher round, so that an older one does not replace it
+            cell.believe(Head(header.round), {})
+            said += [self._advert(cell, to) for to in cell.pool.peers]
         starts = tuple(
             process_of(cell, told)
             for told in dispatch.instructions(cell, round)
@@ -176,7 +180,14 @@ class Regions:
             if isinstance(f, JobFinished | JobFailed | JobCancelled)
             or (isinstance(f, HandoffAccepted) and f.failed)
         )
-        return Step(self._intern(cell), said, starts, ended)
+        return Step(self._intern(cell), tuple(said), starts, ended)
+
+    def _advert(self, cell: Cell, to: str) -> Heard:
+        (hint,) = (h for h in self.hints(to) if h.source == cell.name)
+        said = inventory.advert(cell)
+        views = {"round": said.round, "lost": said.lost, "votes": said.votes}
+        command = AdvertiseInventory.model_validate_json(hint.body).model_copy(update=views)
+        return _heard(to, cell.name, command)
 
     def _intern(self, cell: Cell) -> int:
         key = state_key(cell)
@@ -190,8 +201,16 @@ class Regions:
 def _restored(snapshot: bytes) -> Cell:
     cell = Cell.restore(snapshot)
     cell.memory = Memory()
-    cell.believe(Head(), {})
     return cell
+
+
+def _views(cell: Cell) -> tuple[Any, ...]:
+    """What it says of regions that are held for lost."""
+    return fencing.doubts(cell.pool), fencing.votes(cell.pool)
+
+
+def _posted(cell: Cell, letter: Letter) -> Heard:
+    return Heard(letter.to, cell.name, letter.type, letter.body)
 
 
 def _heard(to: str, source: str, command: Command) -> Heard:
@@ -210,6 +229,10 @@ def preempt(region: str, job: str) -> Heard:
 def cordon(region: str, cordoned: bool) -> Heard:
     command = CordonNode(node=f"{region}-0", cordoned=cordoned)
     return _heard(region, "operator", command)
+
+
+def fence(region: str, lost: str) -> Heard:
+    return _heard(region, "operator", FenceRegion(region=lost))
 
 
 def _identity(cell: Cell, id_: str) -> Identity:
@@ -260,12 +283,14 @@ def state_key(cell: Cell) -> bytes:
         if isinstance(entity, Offer):
             state[3] = shapes.get(entity.shape, -1)
         elif isinstance(entity, Peer):
-            state[6] = 0  # when it was heard: all is fresh here
-            state[-1] = [(shapes[s], until) for s, until in entity.rests.items() if s in shapes]
+            if not cell.pool.own.rules.lost_s:
+                state[6] = 0  # when it was heard: all is fresh here
+            state[9] = [(shapes[s], until) for s, until in entity.rests.items() if s in shapes]
         pool.append((entity.kind, state))
     parts = (
         cell.name,
         cell.now_ms,
+        cell.head.round,
         [n.state() for n in cell.nodes.values()],
         jobs,
         [(a.id, sorted(a.nominal.items())) for a in cell.accounts.values()],
