@@ -93,8 +93,8 @@ class Trial:
         for role in ("worker", "relay", "agents"):
             made[f"east's {role}"] = east.roles[role].stop, self._starting(east, role)
         made["east's Kafka"] = self._kafka_down(east), self._kafka_up(east)
-        made["all of east"] = self._down(east), self._up(east)
-        made["all of west"] = self._down(self.regions["west"]), self._up(self.regions["west"])
+        made["all of east"] = east.fall, east.rise
+        made["all of west"] = self.regions["west"].fall, self.regions["west"].rise
         for name, ways in {
             "link east - west": [("east", "west"), ("west", "east")],
             "link east > west": [("east", "west")],
@@ -118,25 +118,6 @@ class Trial:
     def _kafka_up(self, region: Region) -> Act:
         async def act() -> None:
             await asyncio.to_thread(region.kafka.start)
-
-        return act
-
-    def _down(self, region: Region) -> Act:
-        """kill -9 of all, at once."""
-
-        async def act() -> None:
-            region.kafka.kill()
-            for role in region.roles.values():
-                await role.kill()
-                await role.stop()
-
-        return act
-
-    def _up(self, region: Region) -> Act:
-        async def act() -> None:
-            await asyncio.to_thread(region.kafka.start)
-            for role in region.roles.values():
-                role.start()
 
         return act
 

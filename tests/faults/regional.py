@@ -16,7 +16,7 @@ from domain.ledger import Round
 from domain.pool_commands import SetPeers
 from domain.pool_specs import HandoffRules, PeerSpec
 from domain.ports import Clock, Message
-from domain.specs import FabricPath, Flavour, Queue, Quota, ReplicaGroup, Runtime
+from domain.specs import FabricPath, Flavour, Locality, Queue, Quota, ReplicaGroup, Runtime
 from infra.kafka import LocalKafka
 from streams.envelope import structured
 from streams.kafka import KafkaCommandSink, KafkaLog
@@ -50,6 +50,7 @@ class Region:
         )
         self.signer = signer_of(self.settings, self.folder)
         self.sent = 0
+        self.rules = RULES
         self._nodes = folder / "nodes.jsonl"
         self._logs = folder
         self.roles: dict[str, Supervised] = {}
@@ -81,17 +82,18 @@ class Region:
     def first_commands(self) -> list[Command]:
         quota = Quota(accelerator="h100", nominal=NODES * SLOTS)
         return [
-            SetPeers(region=self.name, peers=self._peers, rules=RULES),
+            SetPeers(region=self.name, peers=self._peers, rules=self.rules),
             SetQuota(account="all", quotas=(quota,), queues=(Queue(queue="batch"),)),
         ]
 
-    def job(self, number: int, slots: int, estimate_s: int) -> SubmitJob:
+    def job(self, number: int, slots: int, estimate_s: int, failover: bool = False) -> SubmitJob:
         return SubmitJob(
             job=f"{self.name}-{number}",
             queue="batch",
             groups=(ReplicaGroup(slots=slots),),
             flavours=(Flavour(accelerator="h100"),),
             runtime=Runtime(estimate_s=estimate_s),
+            locality=Locality(on_region_loss="failover" if failover else "wait"),
         )
 
     def start(self) -> None:
@@ -132,6 +134,18 @@ class Region:
         async with KafkaCommandSink(self.kafka.bootstrap, self.name) as sink:
             for command in commands:
                 await sink.send(self.message(command, now_ms))
+
+    async def fall(self) -> None:
+        """kill -9 of all, at once."""
+        self.kafka.kill()
+        for role in self.roles.values():
+            await role.kill()
+            await role.stop()
+
+    async def rise(self) -> None:
+        await asyncio.to_thread(self.kafka.start)
+        for role in self.roles.values():
+            role.start()
 
     async def rounds(self) -> list[Round]:
         ring = verifier_of(self.settings, self.folder)
