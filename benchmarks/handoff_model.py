@@ -14,11 +14,15 @@ from tests.protocol.explore import UNBOUNDED, Model, Violation, explore
 
 POOLS: dict[str, Callable[[], Model]] = {
     "two regions, one job, three steps of time": lambda: models.two_by_one(3),
-    "two regions, two jobs": lambda: models.two_by_two(2),
-    "three regions, one job, three hops": lambda: models.three_by_one(2, 3),
+    "two regions, two jobs": models.two_by_two,
+    "three regions, one job, three hops": models.three_by_one,
     "a region that loses its ledger": lambda: models.reborn(2),
     "rights that ride on the release": lambda: models.rights_that_ride(3),
     "rights on request": lambda: models.rights_on_request(1),
+    "a guarded job, its region held for lost": models.owner_lost,
+    "a guarded job, its guardian held for lost": models.guardian_lost,
+    "a guarded job that is handed over or adopted": models.moved_and_lost,
+    "three regions that vote": models.voted,
 }
 
 

@@ -147,11 +147,11 @@ def moved_and_lost() -> Model:
 def moved_from_its_guardian() -> Model:
     """Of two peers the one that is not the guardian has room; the guardian adopts the job."""
     names = ("e", "n", "w")
-    cells = [cell(name, names, 0, (), 1, failover=True) for name in names[1:]]
-    home = cell("e", names, 0, ("j",), 1, failover=True)
+    cells = [cell(name, names, 0, (), 2, failover=True) for name in names[1:]]
+    home = cell("e", names, 0, ("j",), 2, failover=True)
     regions = Regions([home, *cells], 1)
     by = Cell.restore(regions.locals[regions.start[0]].snapshot).pool.guards.of["j"].by
-    cells = [cell(n, names, int(n != by), (), 1, failover=True) for n in names[1:]]
+    cells = [cell(n, names, int(n != by), (), 2, failover=True) for n in names[1:]]
     operator = (world.fence(by, "e"),)
     jobs = frozenset({("e", "j", 1)})
     return Model(Regions([home, *cells], 1), jobs, operator=operator, failover=True)
