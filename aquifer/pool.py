@@ -61,12 +61,14 @@ def _pool(ledger: Any, keys: Any) -> Cell:
 
 def _regions(cell: Cell) -> list[Json]:
     from domain.inventory import stock
+    from domain.outlook import outlook
 
     own: Counter[str] = Counter()
     largest: dict[str, int] = {}
     for entry in stock(cell):
         _count(own, largest, entry.accelerator, entry.free)
     found = [_region(cell.pool.own.id, cell.pool.own.epoch, 0, own, largest, {})]
+    found[0]["outlook"] = [o.model_dump(mode="json") for o in outlook(cell)]
     for peer in cell.pool.peers.values():
         free: Counter[str] = Counter()
         largest = {}
@@ -74,6 +76,7 @@ def _regions(cell: Cell) -> list[Json]:
             _count(free, largest, accelerator, counts)
         age_s = (cell.now_ms - peer.heard_ms) // 1000 if peer.heard_ms else None
         found.append(_region(peer.id, peer.epoch, age_s, free, largest, peer.surplus))
+        found[-1]["outlook"] = list(peer.outlook.values())
     return found
 
 

@@ -25,6 +25,7 @@ from domain.pool_specs import (
     Amount,
     Doubt,
     History,
+    Outlook,
     Owner,
     Stock,
     Token,
@@ -297,6 +298,10 @@ class AdvertiseInventory(FromPeer):
     stock: Annotated[tuple[Stock, ...], Field(max_length=256)] = ()
     surplus: Annotated[tuple[Amount, ...], Field(max_length=256)] = ()
     """Rights that the region could give away."""
+    outlook: Annotated[tuple[Outlook, ...], Field(max_length=64)] = ()
+    """With a full one."""
+    datasets: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
+    """Those that the region holds; with a full one."""
     lost: Annotated[tuple[Doubt, ...], Field(max_length=64)] = ()
     """All that the region holds for lost, or would."""
     votes: Annotated[tuple[Vote, ...], Field(max_length=4096)] = ()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from domain import fencing, rights
+from domain import fencing, outlook, rights
 from domain.commands import AdvertiseInventory
 from domain.fabric import CLUSTER
 from domain.pool_specs import Amount, Stock
@@ -34,8 +34,8 @@ def stock(cell: Cell) -> list[Stock]:
     return made
 
 
-def advert(cell: Cell) -> AdvertiseInventory:
-    """All that the region has to say, as of its head."""
+def advert(cell: Cell, whole: bool = True) -> AdvertiseInventory:
+    """What the region has to say, as of its head; `whole`: with what is costly to find."""
     own = cell.pool.own
     spare = [
         Amount(account=account, accelerator=accelerator, milli=milli)
@@ -48,6 +48,8 @@ def advert(cell: Cell) -> AdvertiseInventory:
         round=cell.head.round,
         stock=tuple(stock(cell)),
         surplus=tuple(spare[:MAX_STOCK]),
+        outlook=outlook.outlook(cell) if whole else (),
+        datasets=tuple(cell.pool.own.datasets),
         lost=fencing.doubts(cell.pool),
         votes=fencing.votes(cell.pool),
     )
@@ -57,7 +59,8 @@ def delta(before: AdvertiseInventory, now: AdvertiseInventory) -> AdvertiseInven
     """What is new since an earlier one; types that are gone are told by a full one only."""
     known = set(before.stock)
     new = tuple(s for s in now.stock if s not in known)
-    return now.model_copy(update={"full": False, "stock": new})
+    rare: dict[str, Any] = {"outlook": (), "datasets": ()}
+    return now.model_copy(update={"full": False, "stock": new, **rare})
 
 
 def take(free: Sequence[int], groups: Sequence[ReplicaGroup]) -> list[int] | None:

@@ -2,7 +2,7 @@
 
 A job that cannot start here is offered where its slots seem to be free, if that saves enough:
 
-    benefit   = wait here - (transfer of data + distance + age of stale inventory)
+    benefit   = wait here - (transfer of data + distance + age of stale inventory + price)
     threshold = max(min_benefit_s, min_work_ppm of the remaining work) * 2^hops
 
 The wait here is what the job has waited already, or the time after which running work is expected
@@ -18,7 +18,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from domain import estimates, handoff, ordering, rights
+from domain import estimates, handoff, ordering, outlook, rights
 from domain.inventory import take
 from domain.policies.admission import Leaving
 from domain.pool_facts import HandoffOffered, OfferWhy
@@ -103,7 +103,7 @@ def _offer(turn: Turn, waits: _Waits, shape: Shape, job: Job) -> bool:
             after_ms = 1000 * shape.waits_s[flavour]
             if cell.now_ms - job.seniority_ms < after_ms or not _fits(peer, need):
                 continue
-            why = _why(cell, own, waits.local_s(job, need), peer, shape, threshold_s)
+            why = _why(cell, waits.local_s(job, need), peer, shape, need, threshold_s)
             if why.benefit_s >= threshold_s:
                 found.append((why.benefit_s, peer, flavour, why))
             break
@@ -120,6 +120,7 @@ def _offer(turn: Turn, waits: _Waits, shape: Shape, job: Job) -> bool:
         why.benefit_s,
         why.threshold_s,
         len(found),
+        why.price_s,
         second[1] if second else None,
         second[0] if second else None,
     )
@@ -163,14 +164,25 @@ def _threshold_s(own: Region, job: Job) -> int:
 
 
 def _why(
-    cell: Cell, own: Region, local_s: int, peer: Peer, shape: Shape, threshold_s: int
+    cell: Cell, local_s: int, peer: Peer, shape: Shape, need: Need, threshold_s: int
 ) -> OfferWhy:
-    lacking = [d.size_mib for d in shape.spec.locality.data if peer.id not in d.regions]
+    rules = cell.pool.own.rules
+    lacking = [
+        d.size_mib
+        for d in shape.spec.locality.data
+        if peer.id not in d.regions and (d.name is None or d.name not in peer.datasets)
+    ]
     transfer_s = -(-sum(lacking) // peer.mib_per_s)
     age_s = (cell.now_ms - peer.heard_ms) // 1000
-    stale_s = age_s if age_s > own.rules.stale_s else 0
-    benefit_s = local_s - transfer_s - peer.distance_s - stale_s
-    return OfferWhy(local_s, transfer_s, peer.distance_s, stale_s, benefit_s, threshold_s, 1)
+    stale_s = age_s if age_s > rules.stale_s else 0
+    price_s = 0
+    if rules.price_s:
+        theirs = peer.outlook.get(need.accelerator, {}).get("price_milli", 0)
+        price_s = rules.price_s * (theirs - outlook.price_milli(cell, need.accelerator))
+    benefit_s = local_s - transfer_s - peer.distance_s - stale_s - price_s
+    return OfferWhy(
+        local_s, transfer_s, peer.distance_s, stale_s, benefit_s, threshold_s, 1, price_s
+    )
 
 
 def _best(

@@ -65,6 +65,7 @@ def apply_set(cell: Cell, fact: PeersSet) -> None:
     if pool.region is None:
         pool.region = Region(command.region, command.epoch, command.rules)
     pool.region.rules = command.rules
+    pool.region.datasets = list(command.datasets)
     if cell.policies:
         cell.rulebook.accounts_changed()
     cell.touch(pool.region)
@@ -86,6 +87,8 @@ def apply_seen(cell: Cell, fact: InventorySeen) -> None:
     peer.heard_ms = cell.now_ms
     if command.full:
         peer.stock.clear()
+        peer.outlook = {o.accelerator: o.model_dump(mode="json") for o in command.outlook}
+        peer.datasets = list(command.datasets)
     for entry in command.stock:
         peer.stock[entry.accelerator, entry.cluster] = list(entry.free)
     fencing.heard(peer, cell.pool.own.id, command)

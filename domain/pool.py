@@ -29,17 +29,18 @@ KEEP_OWN_MS: Final = 90 * 86_400_000
 class Region:
     """The region that the cell is, and its rules."""
 
-    __slots__ = ("epoch", "id", "mark", "rules")
+    __slots__ = ("datasets", "epoch", "id", "mark", "rules")
     kind = "region"
 
     def __init__(self, id_: str, epoch: int, rules: HandoffRules) -> None:
         self.id = id_
         self.epoch = epoch
         self.rules = rules
+        self.datasets: list[str] = []
         self.mark = 0
 
     def state(self) -> tuple[object, ...]:
-        return (self.id, self.epoch, self.rules.model_dump_json())
+        return (self.id, self.epoch, self.rules.model_dump_json(), self.datasets)
 
 
 class Peer:
@@ -47,6 +48,7 @@ class Peer:
 
     __slots__ = (
         "actor",
+        "datasets",
         "distance_s",
         "epoch",
         "given",
@@ -54,6 +56,7 @@ class Peer:
         "id",
         "mark",
         "mib_per_s",
+        "outlook",
         "rests",
         "round",
         "stock",
@@ -74,6 +77,9 @@ class Peer:
         """When its last inventory came, by this region's clock."""
         self.stock: dict[tuple[str, str], list[int]] = {}
         """Nodes by free slots, of each type and cluster, less what was offered since."""
+        self.outlook: dict[str, dict[str, Any]] = {}
+        """By type, as it was told last (`domain.pool_specs.Outlook`)."""
+        self.datasets: list[str] = []
         self.surplus: dict[tuple[str, str], int] = {}
         """Rights to spare by account and type."""
         self.rests: dict[int, int] = {}
@@ -98,6 +104,8 @@ class Peer:
             sorted(self.rests.items()),
             sorted(self.given.items()),
             sorted(self.votes.items()),
+            sorted(self.outlook.items()),
+            self.datasets,
         )
 
 
@@ -384,19 +392,22 @@ class Pool:
         for kind, state in states:
             make[kind](cell, *state)
 
-    def _load_region(self, cell: Cell, id_: str, epoch: int, rules: str) -> None:
+    def _load_region(
+        self, cell: Cell, id_: str, epoch: int, rules: str, datasets: list[str]
+    ) -> None:
         self.region = Region(id_, epoch, HandoffRules.model_validate_json(rules))
+        self.region.datasets = datasets
 
     def _load_peer(self, cell: Cell, id_: str, *state: Any) -> None:
         peer = self.peers[id_] = Peer(id_)
         peer.actor, peer.distance_s, peer.mib_per_s, peer.epoch, peer.round, peer.heard_ms = state[
             :6
         ]
-        stock, surplus, rests, given, votes = state[6:]
+        stock, surplus, rests, given, votes, outlook, peer.datasets = state[6:]
         peer.stock = {tuple(key): counts for key, counts in stock}
         peer.surplus = {tuple(key): milli for key, milli in surplus}
         peer.rests = dict(rests)
-        peer.given, peer.votes = dict(given), dict(votes)
+        peer.given, peer.votes, peer.outlook = dict(given), dict(votes), dict(outlook)
 
     def _load_offer(self, cell: Cell, id_: str, to: str, token: Any, *state: Any) -> None:
         self.offers[id_] = Offer(id_, to, tuple(token), *state)

@@ -19,6 +19,8 @@ class SetPeers(Model):
     """Higher than of any ledger that the region had before this one."""
     peers: Annotated[tuple[PeerSpec, ...], Field(max_length=64)] = ()
     rules: HandoffRules = HandoffRules()
+    datasets: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
+    """Those that this region holds."""
 
     @model_validator(mode="after")
     def _regions_differ(self) -> Self:

@@ -21,6 +21,8 @@ class OfferWhy(Struct, frozen=True, gc=False, omit_defaults=True):
     benefit_s: int
     threshold_s: int
     candidates: int
+    price_s: int = 0
+    """What the peer's price is worth more than the one here; negative if it is cheaper."""
     runner_up: str | None = None
     runner_up_benefit_s: int | None = None
 

@@ -60,6 +60,22 @@ class Stock(Model):
     """free[k]: nodes with exactly k free slots."""
 
 
+class Outlook(Model):
+    """What a region expects of one type, if nothing new is started."""
+
+    accelerator: Name
+    largest_gang: Count = 0
+    """Slots on whole free nodes that are alike."""
+    evictable: Annotated[tuple[Count, ...], Field(max_length=4)] = ()
+    """Slots of what may be preempted, by tier, the strongest first."""
+    waits_s: Annotated[tuple[Seconds, ...], Field(max_length=16)] = ()
+    """Until 1, 2, 4, … slots are free; no longer than what the region has."""
+    free_in: Annotated[tuple[Count, ...], Field(max_length=3)] = ()
+    """Slots that are free in an hour, six, and a day."""
+    price_milli: Count = 0
+    """For a slot-hour, in thousandths of the currency, of its cheapest nodes."""
+
+
 class PeerSpec(Model):
     """Another region of the pool."""
 
@@ -92,6 +108,8 @@ class HandoffRules(Model):
     forget_s: Annotated[int, Field(ge=1, le=86_400)] = 300
     """Older inventory is not looked at."""
     offers_per_round: Annotated[int, Field(ge=0, le=1000)] = 32
+    price_s: Seconds = 0
+    """Waiting that is worth one thousandth of the currency less for a slot-hour."""
     lost_s: Annotated[int, Field(ge=0, le=86_400)] = 120
     """A peer that said nothing for this long is held for lost, if a majority of the regions agrees;
     0: only if an operator says so."""

@@ -198,6 +198,8 @@ class Runtime(Model):
 class Dataset(Model):
     """Data that the job reads, and the regions that hold it."""
 
+    name: Name | None = None
+    """By which a region may say that it holds it."""
     size_mib: Annotated[int, Field(ge=0, le=1 << 40)]
     regions: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
 

@@ -55,6 +55,8 @@ def _own(cell: Cell) -> Values:
         "free": free,
         "most_on_a_node": largest,
         "to_spare_milli": {},
+        "outlook": {},
+        "datasets": cell.pool.own.datasets,
         "flows": {},
     }
 
@@ -73,6 +75,8 @@ def _peer(cell: Cell, peer: Peer, flows: dict[str, Counter[str]]) -> Values:
         "free": free,
         "most_on_a_node": largest,
         "to_spare_milli": {f"{a}/{t}": milli for (a, t), milli in sorted(peer.surplus.items())},
+        "outlook": peer.outlook,
+        "datasets": peer.datasets,
         "flows": {step: counts[peer.id] for step, counts in flows.items()},
     }
 

@@ -228,6 +228,8 @@ TABLES: Final[dict[str, Table]] = dict(
                 "free": "json",
                 "most_on_a_node": "json",
                 "to_spare_milli": "json",
+                "outlook": "json",
+                "datasets": "json",
                 "flows": "json",
             },
         ),

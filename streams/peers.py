@@ -137,8 +137,9 @@ class Relay:
         loop = asyncio.get_running_loop()
         while True:
             if self._cell.pool.region is not None:
-                now = advert(self._cell)
-                if told is None or loop.time() >= full_at:
+                whole = told is None or loop.time() >= full_at
+                now = advert(self._cell, whole)
+                if told is None or whole:
                     full_at = loop.time() + self._pace.full_s
                     self._tell(now)
                     for letter in outbox.standing(self._cell):

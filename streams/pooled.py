@@ -140,7 +140,9 @@ class Pooled:
             if due_ms <= self.now_ms:
                 region = self.regions[name]
                 self._told[name, peer] = (self.now_ms, self._stock[name])
-                self._send(name, outbox.letter(region.cell, peer, inventory.advert(region.cell)))
+                self._send(
+                    name, outbox.letter(region.cell, peer, inventory.advert(region.cell, False))
+                )
 
     def _inventory_due(self) -> list[tuple[str, str, int]]:
         """Who has to tell whom what it has, and when."""

@@ -15,11 +15,11 @@ from msgspec import Struct
 from pydantic import Field
 
 from domain.commands import RegisterNode
+from domain.outlook import PRICE
 from domain.specs import MAX_S, FabricPath, Model, Name, Seconds
 
 PROVIDER = "provider"
-PRICE = "price"
-"""Labels of a node; the price is in thousandths of the currency for a slot-hour."""
+"""Label of a node, beside its price (`domain.outlook.PRICE`)."""
 
 
 class Offer(Model):

@@ -4,6 +4,7 @@ import { $, count, el, fill, moment } from "./dom.js";
 
 const STATES = {
   own: "this region", fresh: "fresh", stale: "stale", forgotten: "forgotten", "never heard": "never heard",
+  "held for lost": "held for lost",
 };
 
 export function drawPool(regions, rights) {
@@ -19,7 +20,7 @@ export function drawPool(regions, rights) {
 
 function drawRegion(region) {
   const flows = region.flows ?? {};
-  return el("tr", { class: `region ${region.inventory.replace(" ", "-")}` },
+  return el("tr", { class: `region ${region.inventory.replaceAll(" ", "-")}` },
     el("td", {}, region.region),
     el("td", {}, STATES[region.inventory], heard(region)),
     el("td", { class: "n" }, ...amounts(region.free)),

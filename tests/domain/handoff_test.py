@@ -12,10 +12,12 @@ from domain import facts as f
 from domain import pool_facts
 from domain.commands import CancelJob, DrainNode, ReportAttempt
 from domain.ledger import Accepted, Round
-from domain.pool_specs import HandoffRules
-from domain.specs import Dataset, Deadline, Locality
-from tests.domain.given import job, of
-from tests.domain.pooled import Regional, pair
+from domain.outlook import outlook
+from domain.pool_commands import SetPeers
+from domain.pool_specs import HandoffRules, PeerSpec
+from domain.specs import Dataset, Deadline, Locality, Runtime, Tier
+from tests.domain.given import job, node, of
+from tests.domain.pooled import RULES, Regional, pair
 
 
 def full(region: Regional) -> None:
@@ -205,3 +207,41 @@ def test_old_inventory_is_not_believed() -> None:
     east, _ = pair()
     full(east)
     assert not of(pool_facts.HandoffOffered, east.say(job("j"), after_s=301).facts)
+
+
+def priced(milli: int) -> dict[str, Any]:
+    return {"labels": {"price": str(milli)}}
+
+
+def test_a_dearer_region_has_to_save_more_waiting() -> None:
+    rules = HandoffRules(min_benefit_s=0, price_s=2)
+    east, west = pair(rules=rules)
+    full(east)
+    west.say(node("west-0", slots=1, path={"region": "west"}, **priced(30)))
+    east.hear(west.advert("east"), id_="priced")
+    assert not of(pool_facts.HandoffOffered, east.say(job("j")).facts)
+    heard = east.hear(west.advert("east"), id_="again", after_s=60)
+    (offer,) = of(pool_facts.HandoffOffered, heard.facts)
+    assert (offer.why.price_s, offer.why.local_wait_s, offer.why.benefit_s) == (60, 60, 0)
+
+
+def test_data_is_where_a_region_says_so() -> None:
+    east, west = pair()
+    full(east)
+    asked = Locality(data=(Dataset(name="corpus", size_mib=60_000),))
+    started = east.say(job("j", locality=asked))
+    assert not of(pool_facts.HandoffOffered, started.facts), "its data would travel for a minute"
+    peers = (PeerSpec(region="east", actor="east"),)
+    west.say(SetPeers(region="west", peers=peers, rules=RULES, datasets=("corpus",)))
+    assert of(pool_facts.HandoffOffered, east.hear(west.advert("east"), id_="corpus").facts)
+
+
+def test_the_outlook_is_that_of_what_runs() -> None:
+    east, _ = pair(nodes=2, slots=4)
+    east.say(job("long", slots=4, runtime=Runtime(estimate_s=7200), tier=Tier.BASIC))
+    east.say(job("short", slots=2, runtime=Runtime(estimate_s=600), preemptible=False))
+    (told,) = outlook(east.cell)
+    assert told.evictable == (0, 0, 0, 4)
+    assert told.waits_s == (0, 0, 600, 7200)
+    assert told.free_in == (4, 8, 8)
+    assert told.largest_gang == 0

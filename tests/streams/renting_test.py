@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from domain.facts import AttemptEnded, JobFinished, NodeDraining, NodeRegistered, NodeRemoved
 from domain.ledger import Round, unseal
+from domain.outlook import PRICE
 from domain.specs import FabricPath
 from streams import traces
-from streams.providers import PRICE, PROVIDER, Denied, Offer
+from streams.providers import PROVIDER, Denied, Offer
 from streams.rented import Rented
 from streams.renting import Rules
 from streams.scenario import EPOCH_MS
