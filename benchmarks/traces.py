@@ -51,11 +51,18 @@ RESTART_S = 30
 FORMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "least_attained": {"order": "least_attained", "yield_ratio_milli": 8000},
+    "moves": {"consolidation": True},
+    "least_attained_moves": {
+        "order": "least_attained",
+        "yield_ratio_milli": 8000,
+        "consolidation": True,
+    },
     "expected": {"order": "least_remaining"},
     "reclaim": {"min_run_s": (0, 0, 0, 0), "queue_delay_s": (0, 0, 0, 0)},
 }
 """plain: nothing is preempted, first come first served. least_attained: those that have had little
-come first. expected: nothing is preempted, and what is expected to need least comes first, by what
+come first. moves: what may be preempted moves together for what needs nodes in one piece. expected:
+nothing is preempted, and what is expected to need least comes first, by what
 earlier jobs needed. reclaim: what an account lent comes back at once, whatever it costs."""
 
 

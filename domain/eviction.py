@@ -48,6 +48,8 @@ class Plan(NamedTuple):
     now_ms: int
     candidates: int = 1
     runner_up_cost: int | None = None
+    cause: str = ""
+    """Empty: as the tiers of claim and victims say."""
 
     @property
     def victims(self) -> list[Victim]:
@@ -108,7 +110,7 @@ def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
     level = min(wanted.level, RACK)
     evictable: dict[Domain, list[Node]] = {}
     for node in _evictable(turn, classes, eligible):
-        domain = _domain(node, level)
+        domain = domain_of(node, level)
         if wanted.within is None or domain is wanted.within:
             evictable.setdefault(domain, []).append(node)
     plans = []
@@ -131,7 +133,7 @@ def _evictable(turn: Turn, classes: set[int], eligible: Eligible) -> list[Node]:
     return [n for n in found if n.class_.id in classes and n.schedulable]
 
 
-def _domain(node: Node, level: int) -> Domain:
+def domain_of(node: Node, level: int) -> Domain:
     domain = node.rack
     while domain.level > level and domain.parent is not None:
         domain = domain.parent
@@ -179,7 +181,7 @@ def _plan_at(
     runs = sorted(own, key=lambda r: r.order)
     cost = sum(eligible.cost[r] for r in runs)
     placed = [(node, 1, 0)]
-    domain = _domain(node, min(wanted.level, RACK))
+    domain = domain_of(node, min(wanted.level, RACK))
     second = min((room[0] // 1000 for room in heap[1:3]), default=None)
     return Plan(cost, domain, placed, runs, turn.header.now_ms, len(heap), second)
 

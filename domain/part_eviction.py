@@ -1,16 +1,20 @@
-"""Room for one replica with host parts: the node on which the cheapest attempts make it."""
+"""Room for replicas with host parts: the nodes on which the cheapest attempts make it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
-from domain.eviction import NODES_A_UNIT, Eligible, Plan
+from domain.eviction import NODES_A_UNIT, Eligible, Plan, domain_of
+from domain.fabric import RACK, Domain
 from domain.nodes import WHOLE, allows
 
 if TYPE_CHECKING:
     from domain.nodes import Node
     from domain.runs import Run
     from domain.shapes import Need
+    from domain.specs import ReplicaGroup
     from domain.turn import Turn
 
 
@@ -24,58 +28,143 @@ class Parts(NamedTuple):
     def less(self, other: Parts) -> Parts:
         return Parts(*(mine - its for mine, its in zip(self, other, strict=True)))
 
+    def plus(self, other: Parts) -> Parts:
+        return Parts(*(mine + its for mine, its in zip(self, other, strict=True)))
+
     @property
     def enough(self) -> bool:
         return min(self) >= 0
 
 
 def may_claim(need: Need) -> bool:
-    """True iff the need is one replica that asks for whole slots, and parts of its host."""
-    group = need.groups[0]
-    return need.part and group.slots > 0 and group.share_milli == WHOLE
+    """True iff all of its replicas ask for whole slots and some for parts of their hosts.
+
+    Without rules of how they lie to each other or to other jobs.
+    """
+    whole = all(g.slots > 0 and g.share_milli == WHOLE for g in need.groups)
+    return whole and not need.plain and not need.ruled
 
 
 def plan(turn: Turn, need: Need, eligible: Eligible) -> Plan | None:
-    """The cheapest victims on one node, or None if no node's are enough."""
-    group = need.groups[0]
-    asked = Parts(group.slots, group.host_cpu_milli, group.host_memory_mib)
+    """The cheapest victims found that make room in one domain, or None if none are enough."""
+    if not eligible.cost:
+        return None
+    plans: list[Plan] = []
+    level = min(need.required, RACK)
+    for domain, nodes in _domains(turn, need, level, eligible):
+        turn.work -= 1 + len(nodes) // NODES_A_UNIT
+        found = _Search(turn, domain, nodes, eligible).plan(need.groups)
+        if found is not None and found.runs:
+            plans.append(found)
+    if not plans:
+        return None
+    plans.sort(key=lambda p: (p.cost, len(p.runs), p.domain.path))
+    second = plans[1].cost if len(plans) > 1 else None
+    return plans[0]._replace(candidates=len(plans), runner_up_cost=second)
+
+
+def _domains(
+    turn: Turn, need: Need, level: int, eligible: Eligible
+) -> list[tuple[Domain, list[Node]]]:
+    """Nodes that may take a replica, by the domain in which all have to lie, if any may be evicted.
+
+    What is free is enough for none alone: a single replica needs a node with victims.
+    """
     classes = {c.id for c in need.classes(turn.cell)}
-    found: list[tuple[int, int, Node, list[Run]]] = []
-    rows = eligible.by_node()
-    turn.work -= 1 + len(rows) // NODES_A_UNIT
-    for id_, runs in rows.items():
-        node = turn.cell.nodes[id_]
-        if node.class_.id in classes and node.schedulable and allows(need.placement, node):
-            victims = _victims(node, asked, [run for _, _, run in runs])
-            if victims is not None:
-                found.append((sum(eligible.cost[r] for r in victims), node.index, node, victims))
-    if not found:
-        return None
-    found.sort(key=lambda f: f[:2])
-    cost, _, node, victims = found[0]
-    second = found[1][0] if len(found) > 1 else None
-    victims.sort(key=lambda r: r.job.number)
-    now_ms = turn.header.now_ms
-    return Plan(cost, node.rack, [(node, 1, 0)], victims, now_ms, len(found), second)
+    known, rows = turn.cell.nodes, eligible.by_node()
+    found: dict[Domain, list[Node]] = {domain_of(known[id_], level): [] for id_ in rows}
+    for node in (known[id_] for id_ in rows) if need.part else known.values():
+        domain = domain_of(node, level)
+        fits = node.class_.id in classes and node.schedulable and allows(need.placement, node)
+        if fits and domain in found:
+            found[domain].append(node)
+    return sorted(((d, nodes) for d, nodes in found.items() if nodes), key=lambda d: d[0].path)
 
 
-def _victims(node: Node, asked: Parts, cheapest_first: list[Run]) -> list[Run] | None:
-    """Of the attempts those that make room, less what dearer ones made unnecessary."""
-    free = Parts(node.available, node.free_cpu_milli, node.free_memory_mib).less(asked)
-    taken: dict[Run, Parts] = {}
-    for run in cheapest_first:
-        if free.enough:
-            break
-        own = held(node, run)
-        if any(own) and not run.stop_by_ms and run not in taken:
-            taken[run] = own
-            free = Parts(*(a + b for a, b in zip(free, own, strict=True)))
-    if not free.enough:
-        return None
-    for run in reversed(list(taken)):
-        if free.less(taken[run]).enough:
-            free = free.less(taken.pop(run))
-    return list(taken)
+class _Search:
+    """A greedy search in one domain: the cheapest node for each replica."""
+
+    def __init__(self, turn: Turn, domain: Domain, nodes: list[Node], eligible: Eligible) -> None:
+        self.turn, self.domain, self.nodes, self.eligible = turn, domain, nodes, eligible
+        self.free = {n: Parts(n.available, n.free_cpu_milli, n.free_memory_mib) for n in self.nodes}
+        self.victims: dict[Run, None] = {}
+        self.placed: list[tuple[Node, int, int]] = []
+
+    def plan(self, groups: Iterable[ReplicaGroup]) -> Plan | None:
+        for index, group in enumerate(groups):
+            if not self._group(index, group):
+                return None
+        self._spare()
+        runs = sorted(self.victims, key=lambda r: r.order)
+        cost = sum(self.eligible.cost[r] for r in runs)
+        return Plan(cost, self.domain, self.placed, runs, self.turn.header.now_ms)
+
+    def _group(self, index: int, group: ReplicaGroup) -> bool:
+        asked = Parts(group.slots, group.host_cpu_milli, group.host_memory_mib)
+        most, here = group.max_per_node or group.count, dict.fromkeys(self.nodes, 0)
+        rooms = ((self._cost(node, asked), node) for node in self.nodes)
+        heap = [(cost, n.index, n) for cost, n in rooms if cost is not None]
+        heapify(heap)
+        left = group.count
+        while left and heap:
+            cost, _, node = heappop(heap)
+            now = self._cost(node, asked) if here[node] < most else None
+            if now is None:
+                continue
+            if now == cost:
+                self._take(node, asked)
+                here[node] += 1
+                left -= 1
+                now = self._cost(node, asked)
+            if now is not None:
+                heappush(heap, (now, node.index, node))
+        self.placed += [(node, replicas, index) for node, replicas in here.items() if replicas]
+        return not left
+
+    def _cost(self, node: Node, asked: Parts) -> int | None:
+        """What room for one more replica costs; None if there is none to be made."""
+        runs = self._room(node, asked)
+        return None if runs is None else sum(self.eligible.cost[run] for run in runs)
+
+    def _room(self, node: Node, asked: Parts) -> Collection[Run] | None:
+        """Attempts that make room, cheapest first, less what dearer ones made unnecessary."""
+        free = self.free[node].less(asked)
+        taken: dict[Run, Parts] = {}
+        for _, _, run in self.eligible.by_node().get(node.id, ()):
+            if free.enough:
+                break
+            own = held(node, run)
+            if any(own) and not run.stop_by_ms and run not in taken and run not in self.victims:
+                taken[run] = own
+                free = free.plus(own)
+        if not free.enough:
+            return None
+        for run in reversed(list(taken)):
+            if free.less(taken[run]).enough:
+                free = free.less(taken.pop(run))
+        return taken
+
+    def _take(self, node: Node, asked: Parts) -> None:
+        for run in self._room(node, asked) or ():
+            self.victims[run] = None
+            for place in self._places(run):
+                self.free[place] = self.free[place].plus(held(place, run))
+        self.free[node] = self.free[node].less(asked)
+
+    def _places(self, run: Run) -> list[Node]:
+        """Nodes of the domain that the attempt is on."""
+        ids = dict.fromkeys(placed[0] for placed in run.nodes)
+        nodes = (self.turn.cell.nodes[id_] for id_ in ids)
+        return [node for node in nodes if node in self.free]
+
+    def _spare(self) -> None:
+        """Let those victims live, the dearest first, whose room turned out not to be needed."""
+        costs = self.eligible.cost
+        for run in sorted(self.victims, key=lambda r: (-costs[r], r.order)):
+            without = {n: self.free[n].less(held(n, run)) for n in self._places(run)}
+            if all(free.enough for free in without.values()):
+                self.free.update(without)
+                del self.victims[run]
 
 
 def held(node: Node, run: Run) -> Parts:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from domain import estimates, ordering, part_eviction, promises
+from domain import consolidation, estimates, ordering, part_eviction, promises
 from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
 from domain.policies.effects import PPM
 from domain.runs import SURPLUS
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from domain.jobs import Job
     from domain.quota import Account
     from domain.runs import Run
-    from domain.shapes import Demand, Shape
+    from domain.shapes import Demand, Need, Shape
     from domain.turn import Turn
 
 
@@ -178,6 +178,14 @@ class Victims:
             found = self._services[key] = [(-minus, run) for minus, _, run in runs]
         return found
 
+    def weaker_or_equal(self, tier: int, accelerator: str) -> Iterator[tuple[Run, int]]:
+        """Attempts of no stronger tier that are old enough, with their costs."""
+        now = self.turn.header.now_ms
+        for weaker in range(tier, len(TIERS)):
+            for run in self._old_enough(accelerator, weaker):
+                if not run.stop_by_ms and not promises.spared(self.cell, run):
+                    yield run, self._cost(run, now)
+
     def _own(self, account: Account, accelerator: str, tier: int) -> list[Run]:
         """Attempts of an account on a type in a tier that are old enough."""
         key = (accelerator, tier)
@@ -225,7 +233,9 @@ class Victims:
         return found
 
 
-def for_shape(turn: Turn, victims: Victims, shape: Shape, job: Job) -> tuple[int, Plan] | None:
+def for_shape(
+    turn: Turn, victims: Victims, shape: Shape, job: Job, fragmented: bool
+) -> tuple[int, Plan] | None:
     """(flavour, plan) by which the head of a blocked shape may preempt, if it may.
 
     Waiting is paid for in slot-seconds, as a victim's loss is. To preempt as soon as the wait has
@@ -254,7 +264,26 @@ def for_shape(turn: Turn, victims: Victims, shape: Shape, job: Job) -> tuple[int
             if waited_ms >= patience_ms:
                 return flavour, found
             turn.cell.wake(job.seniority_ms + patience_ms)
+        if fragmented and not part:
+            found = _consolidated(turn, victims, shape, need, wanted)
+            if found is not None:
+                patience_ms = found.cost * 1000 // max(1, shape.slots)
+                if waited_ms >= patience_ms:
+                    return flavour, found
+                turn.cell.wake(job.seniority_ms + patience_ms)
     return None
+
+
+def _consolidated(
+    turn: Turn, victims: Victims, shape: Shape, need: Need, wanted: Wanted
+) -> Plan | None:
+    """What would have to move so that the claim has its nodes; its quota is there already."""
+    if shape.queue.account.available(need.accelerator) < shape.size:
+        return None
+    found = plan(turn, wanted, consolidation.movable(victims, shape, need.accelerator))
+    if found is None or not consolidation.fits_elsewhere(turn.cell, found):
+        return None
+    return found._replace(cause=consolidation.CAUSE)
 
 
 def _with_quota(shape: Shape, accelerator: str, found: Plan, eligible: Eligible) -> Plan | None:

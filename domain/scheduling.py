@@ -280,7 +280,11 @@ class Scheduling:
         for demand in self.blocked:
             if demand.reservation is not None or not demand.waiting or demand.held:
                 continue
-            weakest = len(TIERS) if policy.yield_ratio_milli else victims.weakest_preemptor(demand)
+            fragmented = policy.consolidation and self.blocked[demand].reason == "fragmented"
+            if policy.yield_ratio_milli or fragmented:
+                weakest = len(TIERS)
+            else:
+                weakest = victims.weakest_preemptor(demand)
             for shape in demand.shapes.values() if weakest >= 0 else ():
                 may = shape.tier <= weakest and not shape.ruling.calm
                 job = shape.head() if may else None
@@ -293,7 +297,9 @@ class Scheduling:
             job = shape.head()
             if budget <= 0 or self.turn.work <= 0 or job is None:
                 return
-            found = preemption.for_shape(self.turn, victims, shape, job)
+            blocked = self.blocked[shape.demand]
+            fragmented = policy.consolidation and blocked.reason == "fragmented"
+            found = preemption.for_shape(self.turn, victims, shape, job, fragmented)
             if found is not None:  # also if it needs more victims than are left: it would never fit
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)
@@ -312,7 +318,7 @@ class Scheduling:
         job = shape.head()
         assert job is not None, "the line has a head"
         weaker = all(r.job.shape.tier > shape.tier for r in plan.runs)
-        cause, second = "tier" if weaker else "reclaim", plan.runner_up_cost
+        cause, second = plan.cause or ("tier" if weaker else "reclaim"), plan.runner_up_cost
         self.turn.emit(PreemptionDecided(job.id, cause, plan.victims, plan.candidates, second))
         waits = plan.waits_for(*(g.slots for g in shape.needs[flavour].groups))
         why = Why(

@@ -306,6 +306,9 @@ class PolicyParameters(Model):
     work that may not be preempted. All that is smaller waits longer for it."""
     gather_after_s: tuple[Seconds, Seconds, Seconds, Seconds] = (0, 300, 3600, 86_400)
     """By tier: a gang gathers once it has waited so long."""
+    consolidation: bool = False
+    """Attempts of no stronger tier move into holes that are large enough for them where that frees
+    nodes for a job that lacks nothing else, and costs less than it has waited."""
     node_score: Literal["fragmentation", "best_fit"] = "fragmentation"
     """Where a replica with a share or host parts goes: where it takes least of what the workload
     mix could use, or where it leaves the least CPU and devices."""

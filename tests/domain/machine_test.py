@@ -365,19 +365,17 @@ class Machine(RuleBasedStateMachine):
         ),
         ratio=st.sampled_from((0, 2000)),
         min_run_s=st.sampled_from((0, 600)),
-        preemption=st.booleans(),
-        gathering=st.booleans(),
+        on=st.fixed_dictionaries(
+            {name: st.booleans() for name in ("preemption", "gathering", "consolidation")}
+        ),
     )
-    def set_policy(
-        self, order: Any, ratio: int, min_run_s: int, preemption: bool, gathering: bool
-    ) -> None:
+    def set_policy(self, order: Any, ratio: int, min_run_s: int, on: dict[str, bool]) -> None:
         parameters = specs.PolicyParameters(
             order=order,
             yield_ratio_milli=ratio,
-            preemption=preemption,
             min_run_s=(0, min_run_s, min_run_s, min_run_s),
             queue_delay_s=(0, 0, 60, 600),
-            gathering=gathering,
+            **on,
             gather_after_s=(0, 0, 60, 600),
         )
         self.send(c.SetPolicy(parameters=parameters))

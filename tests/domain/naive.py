@@ -294,6 +294,10 @@ class Naive:
             assert victim.spec.reservation is None
             if claimant is not None:
                 assert self.may_preempt(claimant, victim)
+            if decided.cause == "consolidation":
+                tiers = (self.jobs[n].spec.tier for n in (decided.preemptor, victim.spec.job))
+                assert sorted(ranks := [TIERS.index(t) for t in tiers]) == ranks, "not the stronger"
+                assert len(victim.attempt.nodes) == 1, "it lies on one node"
 
     def may_preempt(self, claimant: NaiveJob, victim: NaiveJob) -> bool:
         owner, type_ = self.owner(claimant), victim.attempt.accelerator if victim.attempt else ""

@@ -23,6 +23,7 @@ from domain.timers import next_due_ms
 from tests.domain.given import Given, job, node, of
 
 EAGER = specs.PolicyParameters(min_run_s=(0, 0, 0, 0), queue_delay_s=(0, 0, 0, 0))
+MOVING = EAGER.model_copy(update={"consolidation": True})
 LEAVES = ("a", "b", "c")
 TYPES = ("h100", "npu")
 
@@ -204,7 +205,12 @@ some_jobs = st.tuples(
     ),
     wanted=st.lists(some_jobs, min_size=1, max_size=16),
     policy=st.sampled_from(
-        (EAGER, specs.PolicyParameters(), specs.PolicyParameters(queue_delay_s=(0, 60, 60, 60)))
+        (
+            EAGER,
+            MOVING,
+            specs.PolicyParameters(),
+            specs.PolicyParameters(queue_delay_s=(0, 60, 60, 60)),
+        )
     ),
 )
 def test_any_world_gets_quiet(
