@@ -369,7 +369,7 @@ class Machine(RuleBasedStateMachine):
             {name: st.booleans() for name in ("preemption", "gathering", "consolidation")}
         ),
     )
-    def set_policy(self, order: Any, ratio: int, min_run_s: int, on: dict[str, bool]) -> None:
+    def set_policy(self, order: Any, ratio: int, min_run_s: int, on: dict[str, Any]) -> None:
         parameters = specs.PolicyParameters(
             order=order,
             yield_ratio_milli=ratio,
