@@ -13,6 +13,7 @@ from infra.kafka import LocalKafka
 from infra.redis import LocalRedis
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist's own, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests with servers share one xdist worker, so that the servers start once."""
     for item in items:
