@@ -48,13 +48,14 @@ def _all_that_came_back_is_done(ledgers: list[list[Round]]) -> bool:
 
 
 def _east_is_trusted(ledgers: list[list[Round]]) -> bool:
-    fenced = sum(1 for rounds in ledgers for _ in facts(rounds, RegionFenced))
-    return fenced == sum(
-        1
-        for rounds in ledgers
-        for _, f in facts(rounds, RegionTrusted)
-        if any(g.region == f.region for _, g in facts(rounds, RegionFenced))
-    )
+    """Who held it for lost does so no more."""
+    return not any(_last_word(rounds) == RegionFenced.__name__ for rounds in ledgers)
+
+
+def _last_word(rounds: list[Round]) -> str:
+    """What the region decided last about the east."""
+    said = (f for r in rounds for f in r.facts if isinstance(f, RegionFenced | RegionTrusted))
+    return next((type(f).__name__ for f in reversed(list(said)) if f.region == "east"), "")
 
 
 async def lose_east(regions: list[Region]) -> dict[str, Any]:
