@@ -191,9 +191,7 @@ def apply_ended(cell: Cell, fact: GuardEnded) -> None:
     if guard.over or guard.outcome:
         guards.drop(cell, fact.job)
         return
-    guards.untie(guard)
-    guard.past, guard.by, guard.kept = [*guard.past, guard.by], "", False
-    guards.alone[guard.id] = None
+    guards.declined(guard)
     cell.touch(guard)
 
 

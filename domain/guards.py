@@ -182,6 +182,24 @@ class Guards:
             guard.over = True
             cell.touch(guard)
 
+    def gone(self, cell: Cell, region: str) -> None:
+        """The peer is one no more: what it guarded gets another guardian."""
+        fence = self.fences.pop(region, None)
+        if fence is not None:
+            cell.left(fence)
+        for guard in list(self.by.get(region, {}).values()):
+            if guard.over:
+                self.drop(cell, guard.id)
+            else:
+                self.declined(guard)
+                cell.touch(guard)
+
+    def declined(self, guard: Guard) -> None:
+        """Another peer is asked."""
+        self.untie(guard)
+        guard.past, guard.by, guard.kept = [*guard.past, guard.by], "", False
+        self.alone[guard.id] = None
+
     def lost_by(self, cell: Cell, peer: str) -> None:
         """The peer lost its copies with its ledger: they are sent again."""
         for guard in self.by.get(peer, {}).values():

@@ -25,10 +25,11 @@ def set_peers(turn: Turn, command: SetPeers, at: int) -> None:
     if own is not None and (own.id, own.epoch) != (command.region, command.epoch):
         raise Refused("region_is_set", "region", "a ledger is that of one region and epoch")
     gone = pool.peers.keys() - {p.region for p in command.peers}
-    if pool.guards.fences or any(pool.guards.ties(region) for region in gone):
-        raise Refused(
-            "peer_in_use", "peers", "jobs are guarded there, or a region is held for lost"
-        )
+    for region in sorted(gone):
+        tied = pool.guards.ties(region) and not pool.guards.fenced(region)
+        if tied or pool.guards.has_copies(region):
+            rule = f"jobs are guarded by or for {region!r}, which is not held for lost"
+            raise Refused("peer_in_use", "peers", rule)
     if any(f.to in gone for f in pool.flights.values()):
         raise Refused("peer_in_use", "peers", "a job is on its way to a peer that would be gone")
     turn.emit(PeersSet(at))
@@ -72,6 +73,7 @@ def apply_set(cell: Cell, fact: PeersSet) -> None:
     named = {p.region for p in command.peers}
     for name in [n for n in pool.peers if n not in named]:
         cell.left(pool.peers.pop(name))
+        pool.gone(cell, name)
     for spec in command.peers:
         peer = pool.peers.get(spec.region)
         if peer is None:

@@ -279,6 +279,16 @@ class Pool:
                     self.confirmed(cell, kept)
         return peer
 
+    def gone(self, cell: Cell, region: str) -> None:
+        """The region will not come back: nobody has to hear from it, or to wait for it."""
+        self.guards.gone(cell, region)
+        for kept in self.unconfirmed():
+            if kept.source == region:
+                self.confirmed(cell, kept)
+        for peer in self.peers.values():
+            if peer.given.pop(region, None) is not None:
+                cell.touch(peer)
+
     def bury(self, cell: Cell, id_: str, token: TokenOf, to: str) -> None:
         """The job has left: remember its token, and forget that it was here."""
         tombstone = Tombstone(id_, token, to, cell.now_ms)

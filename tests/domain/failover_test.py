@@ -11,7 +11,7 @@ from domain import guard_facts as g
 from domain.commands import AmendJob, CancelJob, ReportAttempt
 from domain.ledger import Round
 from domain.pool_commands import FenceRegion, SetPeers
-from domain.pool_specs import HandoffRules
+from domain.pool_specs import HandoffRules, PeerSpec
 from domain.specs import Locality, Tier
 from tests.domain.given import job, of
 from tests.domain.pooled import Regional
@@ -261,7 +261,27 @@ def test_two_regions_need_an_operator() -> None:
     assert of(g.JobAdopted, fenced.facts)
     assert west.refusal(FenceRegion(region="east")) == "region_is_fenced"
     assert west.refusal(FenceRegion(region="nowhere")) == "unknown_peer"
-    assert west.refusal(SetPeers(region="west", rules=RULES)) == "peer_in_use"
+
+
+def test_a_region_that_will_not_come_back_can_be_taken_out() -> None:
+    three = Three()
+    _, guardian = three.guarded()
+    west = three["west"]
+    west.say(job("w", locality=FAILOVER.model_copy(update={"regions": ("west", "east")})))
+    three.post()
+    assert west.cell.pool.guards.of["w"].by == "east"
+    left = tuple(PeerSpec(region=n, actor=n) for n in NAMES if n not in ("east", "west"))
+    without = SetPeers(region="west", peers=left, rules=RULES)
+    assert west.refusal(without) == "peer_in_use"
+    three.cut = {"east"}
+    three.pass_(120)
+    west.say(without)
+    assert not west.cell.pool.guards.fences
+    assert west.cell.pool.guards.of["w"].by == "", "no other may run it"
+    assert all(kept.source != "east" for kept in west.cell.pool.unconfirmed())
+    ended = west.say(ReportAttempt(job="w", attempt=1, state="finished"))
+    assert of(f.JobFinished, ended.facts)
+    assert guardian.cell.jobs["j@east"], "what it brought back stays"
 
 
 def test_a_guarded_job_is_handed_over_to_its_guardian_only() -> None:
