@@ -14,4 +14,4 @@ def main(argv: list[str]) -> dict[str, Any]:
     """Raises AssertionError if a job is lost, or ends twice."""
     argparse.ArgumentParser(prog="benchmarks failover", description=__doc__).parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        return play(Path(folder))
+        return play(Path(folder), 24)

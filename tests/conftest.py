@@ -15,10 +15,12 @@ from infra.redis import LocalRedis
 
 @pytest.hookimpl(tryfirst=True)  # before xdist's own, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests with servers share one xdist worker, so that the servers start once."""
+    """Tests with servers share an xdist worker, so that the servers start once; those of faults,
+    which start servers of their own, another one."""
     for item in items:
         if item.get_closest_marker("servers"):
-            item.add_marker(pytest.mark.xdist_group("servers"))
+            group = "faults" if "faults" in item.path.parts else "servers"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,11 @@ class Op(Struct):
     """That the answer names."""
     body: dict[str, Any] = {}
 
+    @property
+    def seen_stale(self) -> bool:
+        """The answer is of an earlier round than was asked for."""
+        return self.result in ("ok", "absent") and self.round < self.min_round
+
 
 class Truth:
     """What the believed rounds say of commands and of jobs."""
@@ -95,7 +100,7 @@ def _write(op: Op, known: Truth) -> list[str]:
 
 
 def _freshness(op: Op) -> list[str]:
-    if op.result in ("ok", "absent") and op.round < op.min_round:
+    if op.seen_stale:
         asked = f"{op.key} at round {op.min_round} or later"
         return [f"stale read: client {op.client} asked for {asked}, and got round {op.round}"]
     return []
