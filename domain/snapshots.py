@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.ports import Snapshots
 
-FORM: Final = 4
+FORM: Final = 5
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 
