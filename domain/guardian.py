@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
 from domain import takeover
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from domain.turn import Turn
 
 ADOPTED_PER_ROUND: Final = 256
+MAX_HOP: Final = 1000
+"""Of a token."""
 
 
 # --- decide ---------------------------------------------------------------------------------------
@@ -32,13 +35,12 @@ def guard_job(turn: Turn, command: GuardJob, at: int) -> None:
     cell, pool = turn.cell, turn.cell.pool
     token = of_token(command.token)
     id_ = pool.id_of(token)
-    if pool.guards.fenced(command.region):
-        raise Refused("fenced", "region", "it is held for lost until its jobs are settled")
     copy = pool.guards.copies.get(id_)
     if _is_past(cell, id_, token, command.region) or (copy and not _renews(turn, copy, token, at)):
         raise Refused("stale_token", "token", "this or a newer one was seen")
-    full = len(pool.guards.copies) >= MAX_TOMBSTONES
-    if full or takeover.not_allowed(cell, command.spec):
+    full = len(pool.guards.copies) >= MAX_TOMBSTONES or token[3] >= MAX_HOP
+    # A region that is held for lost is to ask another: its jobs are not brought back one by one.
+    if full or pool.guards.fenced(command.region) or takeover.not_allowed(cell, command.spec):
         turn.emit(CopyEnded(at, id_))
     else:
         turn.emit(CopyKept(at, id_))
@@ -78,11 +80,9 @@ def adopt(turn: Turn) -> None:
     for (region, epoch), copies in sorted(pool.guards.copies_of.items()):
         if not pool.is_gone(region, epoch):
             continue
-        for _, copy in sorted(copies.items()):
-            if left <= 0 or turn.work <= 0:
-                return
+        for id_ in nsmallest(min(left, max(0, turn.work)), copies):
             left, turn.work = left - 1, turn.work - 1
-            _adopt(turn, copy)
+            _adopt(turn, copies[id_])
 
 
 def _adopt(turn: Turn, copy: Copy) -> None:

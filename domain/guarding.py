@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import hashlib
-from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
 from domain import travel
@@ -45,35 +44,48 @@ WORDS: Final = {JobFinished: "finished", JobFailed: "failed", JobCancelled: "can
 
 def keep(turn: Turn) -> None:
     """Give a guardian to jobs that need one."""
-    cell = turn.cell
-    if cell.pool.region is None:
+    cell, pool = turn.cell, turn.cell.pool
+    if pool.region is None or not pool.guards.alone:
         return
-    alone = (cell.jobs[id_] for id_ in cell.pool.guards.alone)
-    for job in nsmallest(GUARDED_PER_ROUND, alone, key=lambda job: job.number):
-        by = _guardian(cell, job)
+    able = _able(cell)
+    left = GUARDED_PER_ROUND if able else 0
+    for job in sorted(map(cell.jobs.__getitem__, pool.guards.alone), key=_number) if able else ():
+        if left <= 0:
+            cell.unfinished = True
+            return
+        by = _guardian(cell, job, able)
         if by is not None:
+            left -= 1
             turn.emit(JobGuarded(job.id, by))
 
 
-def _guardian(cell: Cell, job: Job) -> str | None:
+def _number(job: Job) -> int:
+    return job.number
+
+
+def _able(cell: Cell) -> list[str]:
+    """Peers that are heard, and not held for lost."""
+    pool = cell.pool
+    since_ms = cell.now_ms - 1000 * pool.own.rules.forget_s
+    fences = pool.guards.fences
+    peers = (p for p in pool.peers.values() if p.id not in fences)
+    return [p.id for p in peers if p.heard_ms and p.heard_ms >= since_ms]
+
+
+def _guardian(cell: Cell, job: Job, able: list[str]) -> str | None:
     """The peer that guards the job, by rendezvous; "" if all refused, None if it has to wait."""
     pool, where = cell.pool, job.shape.spec.locality
     guard = pool.guards.of.get(job.id)
     past = guard.past if guard is not None else []
-    forget_ms = 1000 * pool.own.rules.forget_s
-    allowed, able = False, []
-    for peer in pool.peers.values():
-        if peer.id in past or peer.id in where.forbidden:
-            continue
-        if where.regions and peer.id not in where.regions:
-            continue
-        allowed = True
-        fresh = peer.heard_ms and cell.now_ms - peer.heard_ms <= forget_ms
-        if fresh and peer.id not in pool.guards.fences:
-            able.append(peer.id)
-    if not able:
-        return None if allowed else ""
-    return max(able, key=lambda peer: _rendezvous(job.id, peer))
+
+    def may(peer: str) -> bool:
+        allowed = not where.regions or peer in where.regions
+        return allowed and peer not in where.forbidden and peer not in past
+
+    found = [peer for peer in able if may(peer)]
+    if not found:
+        return None if any(map(may, pool.peers)) else ""
+    return max(found, key=lambda peer: _rendezvous(job.id, peer))
 
 
 def _rendezvous(job: str, peer: str) -> bytes:

@@ -27,7 +27,8 @@ def set_peers(turn: Turn, command: SetPeers, at: int) -> None:
     gone = pool.peers.keys() - {p.region for p in command.peers}
     for region in sorted(gone):
         tied = pool.guards.ties(region) and not pool.guards.fenced(region)
-        if tied or pool.guards.has_copies(region):
+        taken = any(guard.taken for guard in pool.guards.by.get(region, {}).values())
+        if tied or taken or pool.guards.has_copies(region):
             rule = f"jobs are guarded by or for {region!r}, which is not held for lost"
             raise Refused("peer_in_use", "peers", rule)
     if any(f.to in gone for f in pool.flights.values()):

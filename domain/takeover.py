@@ -313,6 +313,9 @@ def own(cell: Cell, passport: Passport, token: TokenOf, owners: Iterable[Owner])
     tombstone = cell.pool.tombstones.pop(passport.id, None)
     if tombstone is not None:
         cell.left(tombstone)
+    flight = cell.pool.flights.pop(passport.id, None)
+    if flight is not None:  # it came back before its arrival was acknowledged
+        cell.left(flight)
     passport.home, passport.name, passport.term, passport.hop = token
     passport.owners = [(o.region, o.left_ms) for o in owners]
     passport.until_ms = 0

@@ -55,6 +55,7 @@ def leave(cell: Cell, job: Job, token: TokenOf, to: str) -> None:
     del cell.jobs[job.id]
     cell.pool.guards.drop(cell, job.id)
     cell.pool.bury(cell, job.id, token, to)
+    job.not_before_ms = 0
     if job.queued:
         job.shape.leave(job)
     job.shape.queue.waiting -= 1

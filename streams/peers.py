@@ -141,9 +141,9 @@ class Relay:
                 now = advert(self._cell, whole)
                 if told is None or whole:
                     full_at = loop.time() + self._pace.full_s
-                    self._tell(now)
                     for letter in outbox.standing(self._cell):
                         self._put(letter)
+                    self._tell(now)  # last: of too many letters the oldest are dropped
                 elif any(getattr(now, part) != getattr(told, part) for part in TOLD):
                     self._tell(delta(told, now))
                 told = now

@@ -13,7 +13,6 @@ from domain.commands import (
     AnswerHandoff,
     CancelJob,
     Command,
-    GuardJob,
     RequestRights,
     SendRights,
     SetQuota,
@@ -21,7 +20,7 @@ from domain.commands import (
 from domain.inventory import advert
 from domain.ledger import Accepted, Round
 from domain.pool_commands import FenceRegion, GrantRights, SetPeers
-from domain.pool_specs import Amount, HandoffRules, History, PeerSpec, Stock, Token
+from domain.pool_specs import Amount, HandoffRules, PeerSpec, Stock, Token
 from domain.rights import MAX_GRANTS
 from domain.specs import Queue, Quota
 from streams import outbox
@@ -105,15 +104,8 @@ def _refusals() -> dict[str, tuple[tuple[Command, ...], Command]]:
     sent = SendRights(total=amount, **me)
     asked = RequestRights(amount=amount, asked_ms=1, **me)
     fence = FenceRegion(region="there")
-    guard = GuardJob(
-        token=Token(home="there", job="x", term=1, hop=0),
-        spec=job("x"),
-        history=History(seniority_ms=1),
-        **me,
-    )
     return {
         "region_is_fenced": ((known, fence), fence),
-        "fenced": ((known, fence), guard),
         "job_elsewhere": (gone, CancelJob(job="big")),
         "peer_in_use": (gone, SetPeers(region="here", peers=both[1:])),
         "region_is_set": ((known,), SetPeers(region="nowhere")),
