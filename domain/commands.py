@@ -23,6 +23,7 @@ from domain.policies.commands import (
 from domain.pool_commands import FenceRegion, GrantRights, SetPeers
 from domain.pool_specs import (
     Amount,
+    Count,
     Doubt,
     History,
     Outlook,
@@ -378,6 +379,8 @@ class GuardJob(FromPeer):
     spec: SubmitJob
     history: History
     owners: Annotated[tuple[Owner, ...], Field(max_length=8)] = ()
+    amended: Count = 0
+    """So often the job was amended since it was guarded first."""
 
 
 class AnswerGuard(FromPeer):
@@ -386,6 +389,8 @@ class AnswerGuard(FromPeer):
     type: Literal["AnswerGuard"] = "AnswerGuard"
     token: Token
     kept: bool
+    amended: Count = 0
+    """Of the copy that is kept."""
 
 
 class EndGuard(FromPeer):

@@ -115,7 +115,8 @@ def end_unasked(turn: Turn, region: str) -> None:
 
 def answer_guard(turn: Turn, command: AnswerGuard, at: int) -> None:
     guard = _named(turn.cell, command)
-    if guard is None or (command.kept and guard.kept):
+    old = command.kept and command.amended != guard.amended if guard is not None else True
+    if guard is None or old or (command.kept and guard.kept):
         raise Refused("stale_token", "token", "this region guards no such job, as far as is known")
     if command.kept:
         turn.emit(GuardKept(at, guard.id))
@@ -169,7 +170,7 @@ def apply_guarded(cell: Cell, fact: JobGuarded) -> None:
     cell.touch(guard)
 
 
-def _body(cell: Cell, job: Job, token: TokenOf) -> bytes:
+def _body(cell: Cell, job: Job, token: TokenOf, amended: int = 0) -> bytes:
     own, passport = cell.pool.own, cell.pool.passports.get(job.id)
     owners = [*(passport.owners if passport is not None else []), (own.id, cell.now_ms)]
     message = GuardJob(
@@ -179,6 +180,7 @@ def _body(cell: Cell, job: Job, token: TokenOf) -> bytes:
         spec=travel.spec_of(job),
         history=travel.history_of(job),
         owners=tuple(Owner(region=region, left_ms=left_ms) for region, left_ms in owners[-8:]),
+        amended=amended,
     )
     return canonical(message.model_dump(mode="json", exclude_defaults=True))
 
@@ -239,7 +241,8 @@ def amended(cell: Cell, job: Job) -> None:
     """What its guardian has of it is old."""
     guard = cell.pool.guards.of.get(job.id)
     if guard is not None and guard.by:
-        guard.body, guard.kept = _body(cell, job, guard.token), False
+        guard.amended += 1
+        guard.body, guard.kept = _body(cell, job, guard.token, guard.amended), False
         cell.touch(guard)
 
 

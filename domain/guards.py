@@ -22,6 +22,7 @@ class Guard:
     """Of a job that is here, or came to its end here while its guardian could not be asked."""
 
     __slots__ = (
+        "amended",
         "body",
         "by",
         "id",
@@ -47,6 +48,8 @@ class Guard:
         """Those that would not."""
         self.kept = False
         """The guardian has its copy."""
+        self.amended = 0
+        """So often the job was amended since."""
         self.outcome = ""
         """To which end the job has come, if the guardian agrees."""
         self.reason = ""
@@ -68,13 +71,14 @@ class Guard:
             self.reason,
             self.taken,
             self.over,
+            self.amended,
         )
 
     @staticmethod
     def load(id_: str, token: Any, body: bytes, *state: Any) -> Guard:
         guard = Guard(id_, tuple(token), body)
         guard.by, guard.past, guard.kept, guard.outcome, guard.reason, *more = state
-        guard.taken, guard.over = more
+        guard.taken, guard.over, guard.amended = more
         return guard
 
 

@@ -29,6 +29,7 @@ def set_policy(turn: Turn, command: SetPolicy, at: int) -> None:
 
 def apply_set(cell: Cell, fact: PolicySet) -> None:
     cell.policy = cell.command(fact.command, SetPolicy).parameters
+    cell.pool.time_tombstones(cell)
     cell.policy_version = fact.version
     rates = quota.rates_of(cell.policy)
     if rates != cell.rates:

@@ -5,7 +5,7 @@ All of it is empty in a cell that has no peers.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from domain.guards import Copy, Fence, Guard, Guards
@@ -310,6 +310,11 @@ class Pool:
 
     def _forget_later(self, cell: Cell, tombstone: Tombstone) -> None:
         heappush(self._stale, (self._stale_ms(cell, tombstone), tombstone.id))
+
+    def time_tombstones(self, cell: Cell) -> None:
+        """The time for which they are kept is another one."""
+        self._stale = [(self._stale_ms(cell, t), t.id) for t in self.tombstones.values()]
+        heapify(self._stale)
 
     def _stale_ms(self, cell: Cell, tombstone: Tombstone) -> int:
         own = self.region is not None and tombstone.token[0] == self.region.id

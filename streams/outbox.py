@@ -16,6 +16,7 @@ from domain import travel
 from domain.cell import Cell
 from domain.commands import (
     AcknowledgeHandoff,
+    AmendJob,
     AnswerGuard,
     AnswerHandoff,
     Command,
@@ -29,7 +30,7 @@ from domain.commands import (
     SendRights,
     WithdrawHandoff,
 )
-from domain.facts import AnyFact
+from domain.facts import AnyFact, JobAmended
 from domain.guard_facts import (
     CopyEnded,
     CopyKept,
@@ -95,21 +96,32 @@ def _confirmations(cell: Cell, round: Round) -> list[Letter]:
                 found.append(letter(cell, heard.region, known))
         elif kind in (GuardJob.__name__, EndGuard.__name__):
             found += _about_copy(cell, cell.parsed(index))
+        elif kind == ReleaseHandoff.__name__:
+            released = cell.command(index, ReleaseHandoff)
+            if cell.pool.seen(cell.pool.id_of(of_token(released.token))) >= released.token.hop:
+                known_ = AcknowledgeHandoff(region=own.id, epoch=own.epoch, token=released.token)
+                found.append(letter(cell, released.region, known_))
     return found
 
 
 def _about_copy(cell: Cell, asked: Command) -> list[Letter]:
     """What became of the copy that a peer asks about once more, if it was not adopted."""
     assert isinstance(asked, GuardJob | EndGuard)
-    own, token = cell.pool.own, of_token(asked.token)
-    copy = cell.pool.guards.copies.get(cell.pool.id_of(token))
-    if copy is None or copy.token != token:
+    me: dict[str, Any] = {"region": cell.pool.own.id, "epoch": cell.pool.own.epoch}
+    token, id_ = asked.token, cell.pool.id_of(of_token(asked.token))
+    if cell.pool.seen(id_) > token.hop:  # whoever has the job now, the next token was this region's
+        mine = token.model_copy(update={"hop": token.hop + 1})
+        return [letter(cell, asked.region, AcknowledgeHandoff(token=mine, **me))]
+    copy = cell.pool.guards.copies.get(id_)
+    if copy is None or copy.token != of_token(token):
         return []
-    kept = not copy.ended_ms
-    if kept and isinstance(asked, EndGuard):
+    if copy.ended_ms:
+        return [letter(cell, asked.region, AnswerGuard(token=token, kept=False, **me))]
+    if isinstance(asked, EndGuard):
         return []
-    answer = AnswerGuard(region=own.id, epoch=own.epoch, token=asked.token, kept=kept)
-    return [letter(cell, asked.region, answer)]
+    amended = GuardJob.model_validate_json(copy.body).amended
+    kept = AnswerGuard(token=token, kept=True, amended=amended, **me)
+    return [letter(cell, asked.region, kept)]
 
 
 def _flies(cell: Cell, heard: AcknowledgeHandoff) -> bool:
@@ -193,13 +205,19 @@ def _letter(cell: Cell, round: Round, fact: AnyFact) -> Letter | None:
             return letter(cell, released.region, AcknowledgeHandoff(token=released.token, **me))
         case JobGuarded() if fact.by:
             return _guard(cell, pool.guards.of[fact.job])
+        case JobAmended():
+            name = cell.command(fact.command, AmendJob).job
+            guard = pool.guards.of.get(name)
+            return _guard(cell, guard) if guard is not None and guard.by else None
         case OutcomeAsked() if fact.job in pool.guards.of:
             return _guard(cell, pool.guards.of[fact.job])
         case CopyKept() | CopyEnded():
             asked = cell.parsed(fact.command)
             assert isinstance(asked, GuardJob | EndGuard)
-            kept = isinstance(fact, CopyKept)
-            return letter(cell, asked.region, AnswerGuard(token=asked.token, kept=kept, **me))
+            about: dict[str, Any] = {"token": asked.token, "kept": isinstance(fact, CopyKept)}
+            if isinstance(asked, GuardJob) and about["kept"]:
+                about["amended"] = asked.amended
+            return letter(cell, asked.region, AnswerGuard(**about, **me))
         case JobAdopted():
             adopted = _adopted(cell, fact)
             own_now = AcknowledgeHandoff(token=as_token(adopted.token), **me)

@@ -430,3 +430,47 @@ def test_a_release_to_the_guardian_that_took_the_job_meanwhile() -> None:
     assert list(west.cell.jobs) == ["j@east"]
     east.hear(west.take("AcknowledgeHandoff"))
     assert not east.cell.pool.flights
+
+
+def test_a_job_that_backs_off_is_gone_when_it_was_taken() -> None:
+    three = Three()
+    east, guardian = three.guarded(max_restarts=3)
+    three.cut = {"east"}
+    three.pass_(120)
+    east.now_ms = guardian.now_ms
+    east.say(ReportAttempt(job="j", attempt=1, state="failed"))
+    assert east.cell.jobs["j"].not_before_ms
+    three.cut = set()
+    assert facts(three.tell(), g.JobLeft)
+    assert not east.say(after_s=3600).facts, "nothing of it comes back"
+    assert "j" not in east.cell.jobs
+
+
+def test_an_answer_about_an_older_copy_does_not_count() -> None:
+    three = Three()
+    east = three["east"]
+    east.say(job("first"), job("j", locality=FAILOVER.model_copy(update={"max_hops": 0})))
+    guardian = three[east.cell.pool.guards.of["j"].by]
+    guardian.hear(east.take("GuardJob"))
+    old = guardian.take("AnswerGuard")
+    east.say(AmendJob(job="j", tier=Tier.PREMIUM))
+    assert east.hear(old).refusals[0].code == "stale_token"
+    guardian.hear(east.take("GuardJob"))
+    east.hear(guardian.take("AnswerGuard"))
+    assert east.cell.pool.guards.of["j"].kept
+
+
+def test_an_owner_hears_in_the_end_that_its_job_was_taken() -> None:
+    """The first acknowledgement is lost; whatever became of the job since, its end is answered."""
+    three = Three()
+    east, guardian = three.guarded()
+    three.cut = {"east"}
+    three.pass_(120)
+    run = guardian.cell.jobs["j@east"].run
+    assert run is not None
+    guardian.say(ReportAttempt(job="j@east", attempt=run.attempt, state="finished"))
+    three.post()
+    east.now_ms = guardian.now_ms
+    east.say(ReportAttempt(job="j", attempt=1, state="finished"))
+    guardian.hear(east.take("EndGuard"))
+    assert of(g.JobLeft, east.hear(guardian.take("AcknowledgeHandoff")).facts)
