@@ -67,16 +67,16 @@ def _regions(cell: Cell) -> list[Json]:
     largest: dict[str, int] = {}
     for entry in stock(cell):
         _count(own, largest, entry.accelerator, entry.free)
-    found = [_region(cell.pool.own.id, cell.pool.own.epoch, 0, own, largest, {})]
-    found[0]["outlook"] = [o.model_dump(mode="json") for o in outlook(cell)]
+    ours = [o.model_dump(mode="json") for o in outlook(cell)]
+    found = [_region(cell.pool.own.id, cell.pool.own.epoch, 0, own, largest, {}, ours)]
     for peer in cell.pool.peers.values():
         free: Counter[str] = Counter()
         largest = {}
         for (accelerator, _), counts in peer.stock.items():
             _count(free, largest, accelerator, counts)
         age_s = (cell.now_ms - peer.heard_ms) // 1000 if peer.heard_ms else None
-        found.append(_region(peer.id, peer.epoch, age_s, free, largest, peer.surplus))
-        found[-1]["outlook"] = list(peer.outlook.values())
+        theirs = list(peer.outlook.values())
+        found.append(_region(peer.id, peer.epoch, age_s, free, largest, peer.surplus, theirs))
     return found
 
 
@@ -93,6 +93,7 @@ def _region(
     free: Counter[str],
     largest: dict[str, int],
     surplus: Mapping[tuple[str, str], int],
+    outlook: list[Json],
 ) -> Json:
     return {
         "region": name,
@@ -101,6 +102,7 @@ def _region(
         "free_slots": dict(free),
         "most_on_a_node": largest,
         "rights_to_spare": {f"{a}/{type_}": milli / 1000 for (a, type_), milli in surplus.items()},
+        "outlook": outlook,
     }
 
 

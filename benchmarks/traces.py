@@ -62,8 +62,8 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 """plain: nothing is preempted, first come first served. least_attained: those that have had little
 come first. moves: what may be preempted moves together for what needs nodes in one piece. expected:
-nothing is preempted, and what is expected to need least comes first, by what
-earlier jobs needed. reclaim: what an account lent comes back at once, whatever it costs."""
+nothing is preempted, and what is expected to need least comes first, by what earlier jobs needed.
+reclaim: what an account lent comes back at once, whatever it costs."""
 
 
 def scenario(rows: list[traces.Row], form: str, apart: bool) -> Scenario:

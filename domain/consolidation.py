@@ -6,18 +6,23 @@ since its last checkpoint is lost, and no claim beside the gang's is served by i
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from domain.eviction import Eligible, Plan
 
 if TYPE_CHECKING:
     from domain.cell import Cell
+    from domain.placement import Blocked
     from domain.preemption import Victims
     from domain.runs import Run
     from domain.shapes import Shape
 
 CAUSE = "consolidation"
+
+
+def wanted(cell: Cell, blocked: Blocked) -> bool:
+    """True iff fragments may be moved for what is blocked so."""
+    return cell.policy.consolidation and blocked.reason == "fragmented"
 
 
 def movable(victims: Victims, shape: Shape, accelerator: str) -> Eligible:
@@ -35,28 +40,26 @@ def _may(run: Run) -> bool:
 
 def fits_elsewhere(cell: Cell, plan: Plan) -> bool:
     """True iff all that moves has room on nodes that the gang does not take."""
-    taken = {node.id for node, *_ in plan.placed}
-    for run in plan.runs:
-        taken.update(placed[0] for placed in run.nodes)
-    holes: dict[int, Counter[int]] = {}
+    taken = {node: None for node, *_ in plan.placed}
+    taken |= {cell.nodes[placed[0]]: None for run in plan.runs for placed in run.nodes}
+    holes: dict[int, list[int]] = {}
     for run in sorted(plan.runs, key=lambda r: -r.slots):
         classes = run.job.shape.needs[run.flavour].classes(cell)
-        if not any(_take(cell, class_.id, run.slots, taken, holes) for class_ in classes):
+        for class_ in classes:
+            if class_.id not in holes:
+                counts = holes[class_.id] = list(class_.counts)
+                for node in taken:
+                    counts[node.available] -= node.class_ is class_
+        if not any(_take(holes[class_.id], run.slots) for class_ in classes):
             return False
     return True
 
 
-def _take(
-    cell: Cell, class_: int, slots: int, taken: set[str], holes: dict[int, Counter[int]]
-) -> bool:
-    """Fill the smallest hole of the class that is large enough."""
-    counts = holes.get(class_)
-    if counts is None:
-        nodes = (n for n in cell.nodes.values() if n.class_.id == class_ and n.id not in taken)
-        counts = holes[class_] = Counter(n.available for n in nodes if n.schedulable)
-    size = min((free for free, count in counts.items() if count and free >= slots), default=None)
+def _take(holes: list[int], slots: int) -> bool:
+    """Fill the smallest hole that is large enough; `holes` by free slots, as in a class."""
+    size = next((k for k in range(slots, len(holes)) if holes[k]), None)
     if size is None:
         return False
-    counts[size] -= 1
-    counts[size - slots] += 1
+    holes[size] -= 1
+    holes[size - slots] += 1
     return True

@@ -11,6 +11,7 @@ much before it as behind it: the longer a run of unknown length, the longer it l
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -155,6 +156,16 @@ def run_left_s(cell: Cell, run: Run) -> int:
     job, slots = run.job, run.job.shape.slots
     before_s = max(0, job.attained_slot_s - job.lost_slot_s) // slots if slots else 0
     return left_s(cell, job, before_s + age_s)
+
+
+def freed(cell: Cell, accelerator: str) -> list[tuple[int, int]]:
+    """(seconds from now, slots that running work will have left by then), in order."""
+    left: list[tuple[int, int]] = []
+    for node in cell.nodes.values():
+        if node.class_.accelerator == accelerator:
+            left += [(run_left_s(cell, run), slots) for run, slots in node.runs.items()]
+    left.sort()
+    return list(zip((s for s, _ in left), accumulate(n for _, n in left), strict=True))
 
 
 def until_left_s(cell: Cell, run: Run, slot_s: int) -> int:

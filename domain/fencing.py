@@ -55,10 +55,9 @@ def keep(turn: Turn) -> None:
             if due_ms is not None and due_ms <= cell.now_ms:
                 turn.emit(RegionDoubted(peer.id))
         elif not fence.fenced:
-            votes = _votes(pool, fence)
             if peer.heard_ms > fence.since_ms:
                 turn.emit(RegionTrusted(peer.id))
-            elif 2 * (len(votes) + 1) > len(pool.peers) + 1:
+            elif 2 * (len(votes := _votes(pool, fence)) + 1) > len(pool.peers) + 1:
                 _fence(turn, peer.id, votes)
         elif peer.heard_ms > fence.since_ms and _is_settled(pool, peer.id):
             turn.emit(RegionTrusted(peer.id))
@@ -106,10 +105,7 @@ def apply_vote(cell: Cell, fact: VoteGiven) -> None:
 
 
 def apply_fenced(cell: Cell, fact: RegionFenced) -> None:
-    fences = cell.pool.guards.fences
-    fence = fences.get(fact.region)
-    if fence is None:
-        fence = fences[fact.region] = Fence(fact.region, cell.now_ms)
+    fence = cell.pool.guards.fences.setdefault(fact.region, Fence(fact.region, cell.now_ms))
     fence.fenced = True
     cell.touch(fence)
 

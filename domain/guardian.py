@@ -14,8 +14,9 @@ from domain.commands import EndGuard, GuardJob
 from domain.guard_facts import CopyEnded, CopyKept, JobAdopted
 from domain.guards import Copy
 from domain.jobs import MAX_JOBS
-from domain.pool import MAX_TOMBSTONES, Passport, of_token
+from domain.pool import MAX_TOMBSTONES, Passport, after, of_token
 from domain.pool_facts import HandoffLapsed
+from domain.pool_specs import MAX_HOP
 from domain.refusals import Refused
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from domain.turn import Turn
 
 ADOPTED_PER_ROUND: Final = 256
-MAX_HOP: Final = 1000
-"""Of a token."""
 
 
 # --- decide ---------------------------------------------------------------------------------------
@@ -95,9 +94,7 @@ def _adopt(turn: Turn, copy: Copy) -> None:
         failed = "job_exists"
     if not failed and (len(cell.jobs) >= MAX_JOBS or len(cell.shapes) >= MAX_SHAPES):
         failed = "full"
-    shape = None if failed else cell.shape_of.get(takeover.key(command))
-    shape_id = -1 if failed else cell.next_shape if shape is None else shape.id
-    turn.emit(JobAdopted(copy.id, shape_id, failed))
+    turn.emit(JobAdopted(copy.id, takeover.shape_id(cell, command, failed), failed))
 
 
 def _command(copy: Copy) -> GuardJob:
@@ -134,8 +131,7 @@ def apply_adopted(cell: Cell, fact: JobAdopted) -> None:
     copy = pool.guards.copies[fact.job]
     command = _command(copy)
     pool.guards.discard(cell, fact.job)
-    home, name, term, hop = copy.token
-    token = (home, name, term, hop + 1)
+    token = after(copy.token)
     if fact.failed:
         takeover.end_unheard(cell, fact.job, token, copy.source)
         return

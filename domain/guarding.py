@@ -8,12 +8,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Final
 
 from domain import travel
 from domain.commands import AcknowledgeHandoff, AnswerGuard, FromPeer, GuardJob
-from domain.facts import JobCancelled, JobFailed, JobFinished
+from domain.facts import AnyFact, JobCancelled, JobFailed, JobFinished
 from domain.guard_facts import (
     GuardEnded,
     GuardKept,
@@ -24,8 +23,7 @@ from domain.guard_facts import (
 )
 from domain.guards import Guard
 from domain.ledger import canonical
-from domain.pool import as_token, of_token
-from domain.pool_specs import Owner
+from domain.pool import after, as_token, of_token
 from domain.refusals import Refused
 
 if TYPE_CHECKING:
@@ -48,8 +46,11 @@ def keep(turn: Turn) -> None:
     if pool.region is None or not pool.guards.alone:
         return
     able = _able(cell)
-    left = GUARDED_PER_ROUND if able else 0
-    for job in sorted(map(cell.jobs.__getitem__, pool.guards.alone), key=_number) if able else ():
+    if not able:
+        return
+    left = GUARDED_PER_ROUND
+    alone = (cell.jobs[id_] for id_ in pool.guards.alone)
+    for job in sorted(alone, key=lambda job: job.number):
         if left <= 0:
             cell.unfinished = True
             return
@@ -57,10 +58,6 @@ def keep(turn: Turn) -> None:
         if by is not None:
             left -= 1
             turn.emit(JobGuarded(job.id, by))
-
-
-def _number(job: Job) -> int:
-    return job.number
 
 
 def _able(cell: Cell) -> list[str]:
@@ -78,23 +75,16 @@ def _guardian(cell: Cell, job: Job, able: list[str]) -> str | None:
     guard = pool.guards.of.get(job.id)
     past = guard.past if guard is not None else []
 
-    def may(peer: str) -> bool:
-        allowed = not where.regions or peer in where.regions
-        return allowed and peer not in where.forbidden and peer not in past
-
-    found = [peer for peer in able if may(peer)]
+    may = [peer for peer in pool.peers if where.allows(peer) and peer not in past]
+    found = [peer for peer in able if peer in may]
     if not found:
-        return None if any(map(may, pool.peers)) else ""
-    return max(found, key=lambda peer: _rendezvous(job.id, peer))
+        return None if may else ""
+    return max(found, key=lambda peer: travel.rendezvous(job.id, peer))
 
 
-def _rendezvous(job: str, peer: str) -> bytes:
-    return hashlib.blake2b(f"{job}\0{peer}".encode(), digest_size=8).digest()
-
-
-def ending(cell: Cell, fact: End) -> End | OutcomeAsked:
-    """The end of a job, or the question to its guardian whether it may end so."""
-    if not cell.pool.guards.must_ask(fact.job):
+def ending(cell: Cell, fact: AnyFact) -> AnyFact:
+    """Of the end of a job: the question to its guardian whether it may end so, if it has one."""
+    if not isinstance(fact, End) or not cell.pool.guards.must_ask(fact.job):
         return fact
     return OutcomeAsked(fact.job, WORDS[type(fact)], getattr(fact, "reason", ""))
 
@@ -115,8 +105,7 @@ def end_unasked(turn: Turn, region: str) -> None:
 
 def answer_guard(turn: Turn, command: AnswerGuard, at: int) -> None:
     guard = _named(turn.cell, command)
-    old = command.kept and command.amended != guard.amended if guard is not None else True
-    if guard is None or old or (command.kept and guard.kept):
+    if guard is None or (command.kept and (guard.kept or command.amended != guard.amended)):
         raise Refused("stale_token", "token", "this region guards no such job, as far as is known")
     if command.kept:
         turn.emit(GuardKept(at, guard.id))
@@ -141,7 +130,7 @@ def taken(turn: Turn, command: AcknowledgeHandoff, at: int) -> bool:
     guard = pool.guards.of.get(pool.id_of(token))
     if guard is None or guard.by != command.region or guard.taken:
         return False
-    if token != (*guard.token[:3], guard.token[3] + 1):
+    if token != after(guard.token):
         return False
     if guard.over:  # two operators held each other's region for lost
         turn.emit(GuardEnded(at, guard.id))
@@ -171,42 +160,39 @@ def apply_guarded(cell: Cell, fact: JobGuarded) -> None:
 
 
 def _body(cell: Cell, job: Job, token: TokenOf, amended: int = 0) -> bytes:
-    own, passport = cell.pool.own, cell.pool.passports.get(job.id)
-    owners = [*(passport.owners if passport is not None else []), (own.id, cell.now_ms)]
+    own = cell.pool.own
     message = GuardJob(
         region=own.id,
         epoch=own.epoch,
         token=as_token(token),
         spec=travel.spec_of(job),
         history=travel.history_of(job),
-        owners=tuple(Owner(region=region, left_ms=left_ms) for region, left_ms in owners[-8:]),
+        owners=travel.owners_of(cell, job),
         amended=amended,
     )
     return canonical(message.model_dump(mode="json", exclude_defaults=True))
 
 
-def _from(cell: Cell, at: int) -> None:
-    command = cell.parsed(at)
+def _told(cell: Cell, fact: GuardKept | GuardEnded | JobTaken) -> Guard:
+    """Of what a guardian said."""
+    command = cell.parsed(fact.command)
     assert isinstance(command, FromPeer), "a guardian said so"
     cell.pool.heard(cell, command)
+    guard = cell.pool.guards.of[fact.job]
+    cell.touch(guard)
+    return guard
 
 
 def apply_kept(cell: Cell, fact: GuardKept) -> None:
-    _from(cell, fact.command)
-    guard = cell.pool.guards.of[fact.job]
-    guard.kept = True
-    cell.touch(guard)
+    _told(cell, fact).kept = True
 
 
 def apply_ended(cell: Cell, fact: GuardEnded) -> None:
-    _from(cell, fact.command)
-    guards = cell.pool.guards
-    guard = guards.of[fact.job]
+    guard, guards = _told(cell, fact), cell.pool.guards
     if guard.over or guard.outcome:
         guards.drop(cell, fact.job)
-        return
-    guards.declined(guard)
-    cell.touch(guard)
+    else:
+        guards.declined(guard)
 
 
 def apply_asked(cell: Cell, fact: OutcomeAsked) -> None:
@@ -220,15 +206,12 @@ def apply_asked(cell: Cell, fact: OutcomeAsked) -> None:
 
 
 def apply_taken(cell: Cell, fact: JobTaken) -> None:
-    _from(cell, fact.command)
-    guard = cell.pool.guards.of[fact.job]
-    guard.taken = True
-    cell.touch(guard)
+    _told(cell, fact).taken = True
 
 
 def apply_left(cell: Cell, fact: JobLeft) -> None:
-    home, name, term, hop = cell.pool.token_of(fact.job)
-    travel.leave(cell, cell.jobs[fact.job], (home, name, term, hop + 1), fact.to)
+    token = after(cell.pool.token_of(fact.job))
+    travel.leave(cell, cell.jobs[fact.job], token, fact.to)
 
 
 def entered(cell: Cell, job: Job) -> None:

@@ -16,9 +16,8 @@ from domain import guarding, rights, travel
 from domain.commands import AcknowledgeHandoff, AnswerHandoff, ReleaseHandoff
 from domain.inventory import take
 from domain.ledger import canonical
-from domain.pool import MAX_FLIGHTS, MAX_TOMBSTONES, Flight, Offer, as_token, of_token
+from domain.pool import MAX_FLIGHTS, MAX_TOMBSTONES, Flight, Offer, after, as_token, of_token
 from domain.pool_facts import HandoffCompleted, HandoffOffered, HandoffReleased, HandoffWithdrawn
-from domain.pool_specs import Owner
 from domain.refusals import Refused
 
 if TYPE_CHECKING:
@@ -144,11 +143,7 @@ def apply_released(cell: Cell, fact: HandoffReleased) -> None:
     offer = pool.offers.pop(fact.job)
     cell.left(offer)
     job = cell.jobs[fact.job]
-    home, name, term, hop = pool.token_of(job.id)
-    token = (home, name, term, hop + 1)
-    passport = pool.passports.get(job.id)
-    before = passport.owners if passport is not None else []
-    owners = [*before, (pool.own.id, cell.now_ms)]
+    token = after(pool.token_of(job.id))
     sent = []
     for amount in answer.rights:
         held = pool.rights[amount.account, amount.accelerator]
@@ -161,7 +156,7 @@ def apply_released(cell: Cell, fact: HandoffReleased) -> None:
         offered_ms=offer.made_ms,
         spec=travel.spec_of(job),
         history=travel.history_of(job),
-        owners=tuple(Owner(region=region, left_ms=left_ms) for region, left_ms in owners[-8:]),
+        owners=travel.owners_of(cell, job),
         rights=tuple(sent),
     )
     body = canonical(message.model_dump(mode="json", exclude_defaults=True))

@@ -12,7 +12,6 @@ rendezvous hash of job, round and region, so that regions with equal views do no
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import nsmallest
 from itertools import islice
@@ -23,6 +22,7 @@ from domain.inventory import take
 from domain.policies.admission import Leaving
 from domain.pool_facts import HandoffOffered, OfferWhy
 from domain.specs import MAX_S
+from domain.travel import rendezvous
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -138,9 +138,7 @@ def _peers(cell: Cell, shape: Shape, job: Job) -> Iterator[Peer]:
     for _, peer in sorted(cell.pool.peers.items()):
         if not peer.heard_ms or cell.now_ms - peer.heard_ms > 1000 * rules.forget_s:
             continue
-        if (where.regions and peer.id not in where.regions) or peer.id in where.forbidden:
-            continue
-        if cell.pool.guards.keeps_from(job.id, peer.id):
+        if not where.allows(peer.id) or cell.pool.guards.keeps_from(job.id, peer.id):
             continue
         if peer.rests.get(shape.id, 0) > cell.now_ms:
             continue
@@ -191,11 +189,7 @@ def _best(
     most = max(benefit for benefit, *_ in found)
     near = [f for f in found if (most - f[0]) * TIE_PARTS <= most]
 
-    def rendezvous(option: tuple[int, Peer, int, OfferWhy]) -> bytes:
-        text = f"{job.id}\0{cell.head.round}\0{option[1].id}"
-        return hashlib.blake2b(text.encode(), digest_size=8).digest()
-
-    return max(near, key=rendezvous)
+    return max(near, key=lambda option: rendezvous(job.id, cell.head.round, option[1].id))
 
 
 class _Waits:
@@ -219,14 +213,5 @@ class _Waits:
     def _freed(self, accelerator: str) -> Iterable[tuple[int, int]]:
         ends = self._ends.get(accelerator)
         if ends is None:
-            left = []
-            for node in self.cell.nodes.values():
-                if node.class_.accelerator != accelerator:
-                    continue
-                left += [(estimates.run_left_s(self.cell, run), n) for run, n in node.runs.items()]
-            ends, total = [], 0
-            for after_s, free in sorted(left):
-                total += free
-                ends.append((after_s, total))
-            self._ends[accelerator] = ends
+            ends = self._ends[accelerator] = estimates.freed(self.cell, accelerator)
         return ends

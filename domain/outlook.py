@@ -21,32 +21,15 @@ MAX_TYPES: Final = 64
 
 def outlook(cell: Cell) -> tuple[Outlook, ...]:
     """By type, from the expected ends of what runs; what waits is not looked at."""
-    ends: dict[str, list[tuple[int, int]]] = {}
-    evictable: dict[str, list[int]] = {}
-    for node in cell.nodes.values():
-        accelerator = node.class_.accelerator
-        for run, slots in node.runs.items():
-            if not slots:
-                continue
-            ends.setdefault(accelerator, []).append((estimates.run_left_s(cell, run), slots))
-            shape = run.job.shape
-            if shape.spec.preemptible:
-                tiers = evictable.setdefault(accelerator, [0] * len(TIERS))
-                tiers[shape.tier] += slots
     types = sorted(name for name, slots in cell.total.items() if slots)
-    none = [0] * len(TIERS)
-    return tuple(
-        _of(cell, name, sorted(ends.get(name, ())), tuple(evictable.get(name, none)))
-        for name in types[:MAX_TYPES]
-    )
+    return tuple(_of(cell, name) for name in types[:MAX_TYPES])
 
 
-def _of(
-    cell: Cell, accelerator: str, ends: list[tuple[int, int]], evictable: tuple[int, ...]
-) -> Outlook:
+def _of(cell: Cell, accelerator: str) -> Outlook:
     classes = [c for c in cell.fabric.classes.values() if c.accelerator == accelerator]
     free = sum(c.free for c in classes)
-    after = [(0, free), *_freed(ends, free)]
+    ends = estimates.freed(cell, accelerator)
+    after = [(0, free), *((max(0, after_s), free + slots) for after_s, slots in ends)]
     waits = []
     for k in range(SIZES):
         reached = next((s for s, slots in after if slots >= 1 << k), None)
@@ -56,20 +39,19 @@ def _of(
     return Outlook(
         accelerator=accelerator,
         largest_gang=max((c.counts[-1] * c.slots for c in classes), default=0),
-        evictable=evictable,
+        evictable=_evictable(cell, accelerator),
         waits_s=tuple(waits),
         free_in=tuple(max(n for s, n in after if s <= until_s) for until_s in HORIZONS_S),
         price_milli=price_milli(cell, accelerator),
     )
 
 
-def _freed(ends: list[tuple[int, int]], free: int) -> list[tuple[int, int]]:
-    """(seconds from now, slots that are free by then)"""
-    found = []
-    for after_s, slots in ends:
-        free += slots
-        found.append((max(0, after_s), free))
-    return found
+def _evictable(cell: Cell, accelerator: str) -> tuple[int, ...]:
+    tiers = [0] * len(TIERS)
+    for (type_, _), runs in cell.preemptible.items():
+        for run in runs if type_ == accelerator else ():
+            tiers[run.job.shape.tier] += run.slots
+    return tuple(tiers)
 
 
 def price_milli(cell: Cell, accelerator: str) -> int:

@@ -96,38 +96,36 @@ class _Search:
                 return None
         self._spare()
         runs = sorted(self.victims, key=lambda r: r.order)
-        cost = sum(self.eligible.cost[r] for r in runs)
-        return Plan(cost, self.domain, self.placed, runs, self.turn.header.now_ms)
+        return Plan(self._cost(runs), self.domain, self.placed, runs, self.turn.header.now_ms)
 
     def _group(self, index: int, group: ReplicaGroup) -> bool:
         asked = Parts(group.slots, group.host_cpu_milli, group.host_memory_mib)
         most, here = group.max_per_node or group.count, dict.fromkeys(self.nodes, 0)
-        rooms = ((self._cost(node, asked), node) for node in self.nodes)
-        heap = [(cost, n.index, n) for cost, n in rooms if cost is not None]
+        rooms = ((self._room(node, asked), node) for node in self.nodes)
+        heap = [(self._cost(runs), n.index, n) for runs, n in rooms if runs is not None]
         heapify(heap)
         left = group.count
         while left and heap:
             cost, _, node = heappop(heap)
-            now = self._cost(node, asked) if here[node] < most else None
-            if now is None:
-                continue
-            if now == cost:
-                self._take(node, asked)
+            runs = self._room(node, asked) if here[node] < most else None
+            if runs is not None and self._cost(runs) == cost:
+                self._take(node, asked, runs)
                 here[node] += 1
                 left -= 1
-                now = self._cost(node, asked)
-            if now is not None:
-                heappush(heap, (now, node.index, node))
+                runs = self._room(node, asked)
+            if runs is not None:
+                heappush(heap, (self._cost(runs), node.index, node))
         self.placed += [(node, replicas, index) for node, replicas in here.items() if replicas]
         return not left
 
-    def _cost(self, node: Node, asked: Parts) -> int | None:
-        """What room for one more replica costs; None if there is none to be made."""
-        runs = self._room(node, asked)
-        return None if runs is None else sum(self.eligible.cost[run] for run in runs)
+    def _cost(self, runs: Iterable[Run]) -> int:
+        return sum(self.eligible.cost[run] for run in runs)
 
     def _room(self, node: Node, asked: Parts) -> Collection[Run] | None:
-        """Attempts that make room, cheapest first, less what dearer ones made unnecessary."""
+        """Attempts that make room for one more replica; None if there is none to be made.
+
+        Cheapest first, less what dearer ones made unnecessary.
+        """
         free = self.free[node].less(asked)
         taken: dict[Run, Parts] = {}
         for _, _, run in self.eligible.by_node().get(node.id, ()):
@@ -144,8 +142,8 @@ class _Search:
                 free = free.less(taken.pop(run))
         return taken
 
-    def _take(self, node: Node, asked: Parts) -> None:
-        for run in self._room(node, asked) or ():
+    def _take(self, node: Node, asked: Parts, runs: Iterable[Run]) -> None:
+        for run in runs:
             self.victims[run] = None
             for place in self._places(run):
                 self.free[place] = self.free[place].plus(held(place, run))

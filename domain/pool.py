@@ -459,6 +459,12 @@ class Pool:
         self.rights[account, accelerator] = Rights.load(account, accelerator, *state)
 
 
+def after(token: TokenOf) -> TokenOf:
+    """The token of whoever has the job next."""
+    home, name, term, hop = token
+    return (home, name, term, hop + 1)
+
+
 def as_token(token: TokenOf) -> Token:
     home, job, term, hop = token
     return Token(home=home, job=job, term=term, hop=hop)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from domain.specs import Millis, Model, Name, Seconds, Text
 
 MilliSlots = Annotated[int, Field(ge=0, le=1 << 52)]
+MAX_HOP: Final = 1000
 Count = Annotated[int, Field(ge=0, le=1 << 52)]
 
 
@@ -21,7 +22,7 @@ class Token(Model):
     """Its name there."""
     term: Annotated[int, Field(ge=1, le=999_999_999)]
     """Epoch of the home region when the job was submitted."""
-    hop: Annotated[int, Field(ge=0, le=1000)]
+    hop: Annotated[int, Field(ge=0, le=MAX_HOP)]
     """So often it was handed over."""
 
 

@@ -22,6 +22,7 @@ from domain.specs import TIERS
 
 if TYPE_CHECKING:
     from domain.jobs import Job
+    from domain.placement import Blocked
     from domain.quota import Account
     from domain.runs import Run
     from domain.shapes import Demand, Need, Shape
@@ -234,7 +235,7 @@ class Victims:
 
 
 def for_shape(
-    turn: Turn, victims: Victims, shape: Shape, job: Job, fragmented: bool
+    turn: Turn, victims: Victims, shape: Shape, job: Job, blocked: Blocked
 ) -> tuple[int, Plan] | None:
     """(flavour, plan) by which the head of a blocked shape may preempt, if it may.
 
@@ -245,45 +246,42 @@ def for_shape(
     delay_s = shape.ruling.patience_s
     delay_ms = 1000 * (turn.cell.policy.queue_delay_s[shape.tier] if delay_s is None else delay_s)
     for flavour, need in enumerate(shape.needs):
-        part = part_eviction.may_claim(need)
-        if not (need.plain or part) or shape.waits_s[flavour]:
+        if not (need.plain or part_eviction.may_claim(need)) or shape.waits_s[flavour]:
             continue
         if shape.demand.below_ceiling(need.accelerator) < shape.size:
             continue
-        groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
-        wanted = Wanted(need.classes(turn.cell), groups, need.required)
-        for eligible in victims.of(shape, job, need.accelerator):
-            found = (
-                part_eviction.plan(turn, need, eligible) if part else plan(turn, wanted, eligible)
-            )
-            if found is not None:
-                found = _with_quota(shape, need.accelerator, found, eligible)
-            if found is None:
-                continue
-            patience_ms = min(delay_ms, found.cost * 1000 // max(1, shape.slots))
+        for found in _plans(turn, victims, shape, job, need, blocked):
+            patience_ms = found.cost * 1000 // max(1, shape.slots)
+            if found.cause != consolidation.CAUSE:  # what moves has to be worth it at any delay
+                patience_ms = min(delay_ms, patience_ms)
             if waited_ms >= patience_ms:
                 return flavour, found
             turn.cell.wake(job.seniority_ms + patience_ms)
-        if fragmented and not part:
-            found = _consolidated(turn, victims, shape, need, wanted)
-            if found is not None:
-                patience_ms = found.cost * 1000 // max(1, shape.slots)
-                if waited_ms >= patience_ms:
-                    return flavour, found
-                turn.cell.wake(job.seniority_ms + patience_ms)
     return None
 
 
-def _consolidated(
-    turn: Turn, victims: Victims, shape: Shape, need: Need, wanted: Wanted
-) -> Plan | None:
-    """What would have to move so that the claim has its nodes; its quota is there already."""
+def _plans(
+    turn: Turn, victims: Victims, shape: Shape, job: Job, need: Need, blocked: Blocked
+) -> Iterator[Plan]:
+    """What makes room and quota for the job, in the order in which it is to be taken."""
+    groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
+    wanted = Wanted(need.classes(turn.cell), groups, need.required)
+    for eligible in victims.of(shape, job, need.accelerator):
+        if need.plain:
+            found = plan(turn, wanted, eligible)
+        else:
+            found = part_eviction.plan(turn, need, eligible)
+        if found is not None:
+            found = _with_quota(shape, need.accelerator, found, eligible)
+        if found is not None:
+            yield found
+    if not need.plain or not consolidation.wanted(turn.cell, blocked):
+        return
     if shape.queue.account.available(need.accelerator) < shape.size:
-        return None
-    found = plan(turn, wanted, consolidation.movable(victims, shape, need.accelerator))
-    if found is None or not consolidation.fits_elsewhere(turn.cell, found):
-        return None
-    return found._replace(cause=consolidation.CAUSE)
+        return  # what moves gives no quota back
+    moves = plan(turn, wanted, consolidation.movable(victims, shape, need.accelerator))
+    if moves is not None and consolidation.fits_elsewhere(turn.cell, moves):
+        yield moves._replace(cause=consolidation.CAUSE)
 
 
 def _with_quota(shape: Shape, accelerator: str, found: Plan, eligible: Eligible) -> Plan | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Final
 
-from domain import fair_share, ordering, placement, preemption, promises, waiting
+from domain import consolidation, fair_share, ordering, placement, preemption, promises, waiting
 from domain.eviction import Plan
 from domain.fact import Counted, Why
 from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided
@@ -277,14 +277,11 @@ class Scheduling:
             return
         victims = preemption.Victims(self.turn)
         lines: list[_Claim] = []
-        for demand in self.blocked:
+        for demand, blocked in self.blocked.items():
             if demand.reservation is not None or not demand.waiting or demand.held:
                 continue
-            fragmented = policy.consolidation and self.blocked[demand].reason == "fragmented"
-            if policy.yield_ratio_milli or fragmented:
-                weakest = len(TIERS)
-            else:
-                weakest = victims.weakest_preemptor(demand)
+            all_may = policy.yield_ratio_milli or consolidation.wanted(self.cell, blocked)
+            weakest = len(TIERS) if all_may else victims.weakest_preemptor(demand)
             for shape in demand.shapes.values() if weakest >= 0 else ():
                 may = shape.tier <= weakest and not shape.ruling.calm
                 job = shape.head() if may else None
@@ -298,8 +295,7 @@ class Scheduling:
             if budget <= 0 or self.turn.work <= 0 or job is None:
                 return
             blocked = self.blocked[shape.demand]
-            fragmented = policy.consolidation and blocked.reason == "fragmented"
-            found = preemption.for_shape(self.turn, victims, shape, job, fragmented)
+            found = preemption.for_shape(self.turn, victims, shape, job, blocked)
             if found is not None:  # also if it needs more victims than are left: it would never fit
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)

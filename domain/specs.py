@@ -217,6 +217,9 @@ class Locality(Model):
     """wait: it stays with its region until that is back. failover: a peer keeps a copy of it, which
     it brings back once the region is held for lost; until then it has to agree to the job's end."""
 
+    def allows(self, region: str) -> bool:
+        return region not in self.forbidden and (not self.regions or region in self.regions)
+
 
 class Deadline(Model):
     finish_by_ms: Millis

@@ -91,8 +91,7 @@ def _obstacle(cell: Cell, command: OfferHandoff) -> tuple[str, int]:
 
 def not_allowed(cell: Cell, spec: SubmitJob) -> str:
     """Why no such job may ever be this region's; empty if it may."""
-    own, where = cell.pool.own.id, spec.locality
-    if own in where.forbidden or (where.regions and own not in where.regions):
+    if not spec.locality.allows(cell.pool.own.id):
         return "not_allowed_here"
     if spec.queue not in cell.queues or spec.reservation is not None:
         return "unknown_queue"
@@ -132,12 +131,11 @@ def _prepare(turn: Turn, command: OfferHandoff, at: int) -> str:
         if isinstance(found, Blocked):
             last = found.reason
             continue
-        shape = cell.shape_of.get(key(command))
         until_ms = turn.header.now_ms + 1000 * pool.own.rules.claim_s
         fact = HandoffPrepared(
             at,
             id_,
-            shape.id if shape else cell.next_shape,
+            shape_id(cell, command),
             command.history.attempts + 1,
             found.nodes,
             index,
@@ -182,9 +180,15 @@ def release_handoff(turn: Turn, command: ReleaseHandoff, at: int) -> None:
     failed = "unknown_queue" if command.spec.queue not in cell.queues else ""
     if not failed and id_ in cell.jobs and id_ not in pool.prepared:
         failed = "job_exists"
+    turn.emit(HandoffAccepted(at, id_, shape_id(cell, command, failed), failed))
+
+
+def shape_id(
+    cell: Cell, command: OfferHandoff | ReleaseHandoff | GuardJob, failed: str = ""
+) -> int:
+    """Of the shape that the job has here, or will have; -1 if it failed before it had one."""
     shape = None if failed else cell.shape_of.get(key(command))
-    shape_id = -1 if failed else cell.next_shape if shape is None else shape.id
-    turn.emit(HandoffAccepted(at, id_, shape_id, failed))
+    return -1 if failed else cell.next_shape if shape is None else shape.id
 
 
 def confirm_handoff(turn: Turn, command: ConfirmHandoff, at: int) -> None:

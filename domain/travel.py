@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from domain import rights
 from domain.commands import SubmitJob
-from domain.pool_specs import Amount, History
+from domain.pool_specs import Amount, History, Owner
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -27,6 +28,14 @@ def spec_of(job: Job) -> SubmitJob:
     return SubmitJob.model_validate_json(msgspec.json.encode(body))
 
 
+def owners_of(cell: Cell, job: Job) -> tuple[Owner, ...]:
+    """Where the job was, latest last; it leaves this region now."""
+    passport = cell.pool.passports.get(job.id)
+    before = passport.owners if passport is not None else []
+    owners = [*before, (cell.pool.own.id, cell.now_ms)]
+    return tuple(Owner(region=region, left_ms=left_ms) for region, left_ms in owners[-8:])
+
+
 def history_of(job: Job) -> History:
     return History(
         seniority_ms=job.seniority_ms,
@@ -36,6 +45,11 @@ def history_of(job: Job) -> History:
         failures=job.failures,
         preemptions=job.preemptions,
     )
+
+
+def rendezvous(*about: object) -> bytes:
+    """A draw that all regions make alike, and none before the others: the largest wins."""
+    return hashlib.blake2b("\0".join(map(str, about)).encode(), digest_size=8).digest()
 
 
 def rights_to_offer(cell: Cell, job: Job) -> tuple[Amount, ...]:

@@ -76,7 +76,7 @@ class Turn:
         else:
             lost = 0 if reason == "finished" else run.lost_slot_s(self.header.now_ms)
             self.emit(AttemptEnded(job.id, run.attempt, reason, lost))
-            self.emit(self._after(job, reason))
+            self.emit(guarding.ending(self.cell, self._after(job, reason)))
         for id_ in dict.fromkeys(placed[0] for r in (run, *parts) for placed in r.nodes):
             node = self.cell.nodes[id_]
             if node.draining:
@@ -87,16 +87,16 @@ class Turn:
         if guard is not None and guard.taken:
             return JobLeft(job.id, guard.by)
         if reason == "finished":
-            return guarding.ending(self.cell, JobFinished(job.id))
+            return JobFinished(job.id)
         if reason == "cancelled":
-            return guarding.ending(self.cell, JobCancelled(job.id))
+            return JobCancelled(job.id)
         if reason == "reservation_ended" and self._recurs(job):
             return JobRequeued(job.id, reason)
         if reason in ("overran", "reservation_ended"):
-            return guarding.ending(self.cell, JobFailed(job.id, reason))
+            return JobFailed(job.id, reason)
         if reason == "failed":
             if job.failures > job.shape.spec.max_restarts:
-                return guarding.ending(self.cell, JobFailed(job.id, "failed"))
+                return JobFailed(job.id, "failed")
             backoff_s = self.cell.policy.requeue_backoff_s << (job.failures - 1)
             not_before = self.header.now_ms + 1000 * min(backoff_s, MAX_BACKOFF_S)
             return JobRequeued(job.id, reason, not_before)

@@ -19,7 +19,6 @@ from domain.commands import (
     AmendJob,
     AnswerGuard,
     AnswerHandoff,
-    Command,
     ConfirmHandoff,
     EndGuard,
     FromPeer,
@@ -41,7 +40,7 @@ from domain.guard_facts import (
 )
 from domain.guards import Guard
 from domain.ledger import Round, canonical
-from domain.pool import Flight, Passport, Tombstone, as_token, of_token
+from domain.pool import Flight, Passport, Tombstone, after, as_token, of_token
 from domain.pool_facts import (
     HandoffAccepted,
     HandoffCompleted,
@@ -56,6 +55,10 @@ from domain.pool_facts import (
 from domain.pool_specs import Amount
 from domain.rights import Rights
 
+ANSWERED: Final = {
+    kind.__name__ for kind in (AcknowledgeHandoff, ReleaseHandoff, GuardJob, EndGuard)
+}
+"""What a peer says again until it is answered."""
 _any: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -86,42 +89,54 @@ def _confirmations(cell: Cell, round: Round) -> list[Letter]:
     again = list(round.duplicates)
     again += (r.command for r in round.refusals if r.code == "stale_token")
     found = []
-    own = cell.pool.own
     for index in sorted(again):
-        kind = round.commands[index].type
-        if kind == AcknowledgeHandoff.__name__:
-            heard = cell.command(index, AcknowledgeHandoff)
-            known = ConfirmHandoff(region=own.id, epoch=own.epoch, token=heard.token)
-            if not _flies(cell, heard):
-                found.append(letter(cell, heard.region, known))
-        elif kind in (GuardJob.__name__, EndGuard.__name__):
-            found += _about_copy(cell, cell.parsed(index))
-        elif kind == ReleaseHandoff.__name__:
-            released = cell.command(index, ReleaseHandoff)
-            if cell.pool.seen(cell.pool.id_of(of_token(released.token))) >= released.token.hop:
-                known_ = AcknowledgeHandoff(region=own.id, epoch=own.epoch, token=released.token)
-                found.append(letter(cell, released.region, known_))
+        said = cell.parsed(index) if round.commands[index].type in ANSWERED else None
+        answer = _again(cell, said) if isinstance(said, FromPeer) else None
+        if answer is not None:
+            found.append(answer)
     return found
 
 
-def _about_copy(cell: Cell, asked: Command) -> list[Letter]:
-    """What became of the copy that a peer asks about once more, if it was not adopted."""
-    assert isinstance(asked, GuardJob | EndGuard)
-    me: dict[str, Any] = {"region": cell.pool.own.id, "epoch": cell.pool.own.epoch}
-    token, id_ = asked.token, cell.pool.id_of(of_token(asked.token))
-    if cell.pool.seen(id_) > token.hop:  # whoever has the job now, the next token was this region's
-        mine = token.model_copy(update={"hop": token.hop + 1})
-        return [letter(cell, asked.region, AcknowledgeHandoff(token=mine, **me))]
+def _again(cell: Cell, said: FromPeer) -> Letter | None:
+    """The answer as the state has it now."""
+    pool, me = cell.pool, _me(cell)
+    match said:
+        case AcknowledgeHandoff() if not _flies(cell, said):
+            return letter(cell, said.region, ConfirmHandoff(token=said.token, **me))
+        case ReleaseHandoff() if pool.seen(pool.id_of(of_token(said.token))) >= said.token.hop:
+            return letter(cell, said.region, AcknowledgeHandoff(token=said.token, **me))
+        case GuardJob() | EndGuard():
+            return _about_copy(cell, said)
+    return None
+
+
+def _about_copy(cell: Cell, asked: GuardJob | EndGuard) -> Letter | None:
+    """What became of the copy that a peer asks about once more."""
+    token = of_token(asked.token)
+    id_ = cell.pool.id_of(token)
+    if cell.pool.seen(id_) > asked.token.hop:  # whoever has the job now, it came by this region
+        mine = AcknowledgeHandoff(token=as_token(after(token)), **_me(cell))
+        return letter(cell, asked.region, mine)
     copy = cell.pool.guards.copies.get(id_)
-    if copy is None or copy.token != of_token(token):
-        return []
+    if copy is None or copy.token != token:
+        return None
     if copy.ended_ms:
-        return [letter(cell, asked.region, AnswerGuard(token=token, kept=False, **me))]
+        return _copy(cell, asked, None)
     if isinstance(asked, EndGuard):
-        return []
-    amended = GuardJob.model_validate_json(copy.body).amended
-    kept = AnswerGuard(token=token, kept=True, amended=amended, **me)
-    return [letter(cell, asked.region, kept)]
+        return None
+    return _copy(cell, asked, GuardJob.model_validate_json(copy.body))
+
+
+def _copy(cell: Cell, asked: GuardJob | EndGuard, kept: GuardJob | None) -> Letter:
+    """Which copy is kept, if one is."""
+    amended = kept.amended if kept is not None else 0
+    told = AnswerGuard(token=asked.token, kept=kept is not None, amended=amended, **_me(cell))
+    return letter(cell, asked.region, told)
+
+
+def _me(cell: Cell) -> dict[str, Any]:
+    """Who speaks."""
+    return {"region": cell.pool.own.id, "epoch": cell.pool.own.epoch}
 
 
 def _flies(cell: Cell, heard: AcknowledgeHandoff) -> bool:
@@ -140,9 +155,7 @@ def standing(cell: Cell) -> list[Letter]:
         return []
     found = [_in_flight(flight) for _, flight in sorted(pool.flights.items())]
     for kept in pool.unconfirmed():
-        region = pool.own
-        made = AcknowledgeHandoff(region=region.id, epoch=region.epoch, token=as_token(kept.token))
-        found.append(letter(cell, kept.source, made))
+        found.append(_came(cell, kept))
     for guard in pool.guards.of.values():
         if guard.by and not guard.taken and (guard.outcome or guard.over or not guard.kept):
             found.append(_guard(cell, guard))
@@ -156,15 +169,17 @@ def _guard(cell: Cell, guard: Guard) -> Letter:
     """What the guardian has to hear of the job."""
     if not (guard.outcome or guard.over):
         return _sealed(guard.by, GuardJob.__name__, guard.body)
-    own = cell.pool.own
-    ended = EndGuard(region=own.id, epoch=own.epoch, token=as_token(guard.token))
-    return letter(cell, guard.by, ended)
+    return letter(cell, guard.by, EndGuard(token=as_token(guard.token), **_me(cell)))
+
+
+def _came(cell: Cell, kept: Passport | Tombstone) -> Letter:
+    """The job is this region's, or was since."""
+    return letter(cell, kept.source, AcknowledgeHandoff(token=as_token(kept.token), **_me(cell)))
 
 
 def _total(cell: Cell, rights: Rights, milli: int) -> SendRights:
-    own = cell.pool.own
     row = Amount(account=rights.account, accelerator=rights.accelerator, milli=milli)
-    return SendRights(region=own.id, epoch=own.epoch, total=row)
+    return SendRights(total=row, **_me(cell))
 
 
 def letter(cell: Cell, to: str, command: FromPeer) -> Letter:
@@ -184,8 +199,7 @@ def _in_flight(flight: Flight) -> Letter:
 
 def _letter(cell: Cell, round: Round, fact: AnyFact) -> Letter | None:
     """What the fact says, and to whom; None if it is no peer's business."""
-    pool = cell.pool
-    me: dict[str, Any] = {"region": pool.own.id, "epoch": pool.own.epoch}
+    pool, me = cell.pool, _me(cell)
     match fact:
         case HandoffOffered():
             return letter(cell, fact.to, _offer(cell, fact, me))
@@ -195,7 +209,7 @@ def _letter(cell: Cell, round: Round, fact: AnyFact) -> Letter | None:
             return letter(cell, fact.to, gone)
         case HandoffReleased():
             return _in_flight(pool.flights[fact.job])
-        case HandoffCompleted():
+        case HandoffCompleted() | JobTaken():
             heard = cell.command(fact.command, AcknowledgeHandoff)
             return letter(cell, heard.region, ConfirmHandoff(token=heard.token, **me))
         case HandoffPrepared() | HandoffDeclined():
@@ -211,20 +225,15 @@ def _letter(cell: Cell, round: Round, fact: AnyFact) -> Letter | None:
             return _guard(cell, guard) if guard is not None and guard.by else None
         case OutcomeAsked() if fact.job in pool.guards.of:
             return _guard(cell, pool.guards.of[fact.job])
-        case CopyKept() | CopyEnded():
+        case CopyKept():
+            kept = cell.command(fact.command, GuardJob)
+            return _copy(cell, kept, kept)
+        case CopyEnded():
             asked = cell.parsed(fact.command)
             assert isinstance(asked, GuardJob | EndGuard)
-            about: dict[str, Any] = {"token": asked.token, "kept": isinstance(fact, CopyKept)}
-            if isinstance(asked, GuardJob) and about["kept"]:
-                about["amended"] = asked.amended
-            return letter(cell, asked.region, AnswerGuard(**about, **me))
+            return _copy(cell, asked, None)
         case JobAdopted():
-            adopted = _adopted(cell, fact)
-            own_now = AcknowledgeHandoff(token=as_token(adopted.token), **me)
-            return letter(cell, adopted.source, own_now)
-        case JobTaken():
-            heard = cell.command(fact.command, AcknowledgeHandoff)
-            return letter(cell, heard.region, ConfirmHandoff(token=heard.token, **me))
+            return _came(cell, pool.passports.get(fact.job) or pool.tombstones[fact.job])
         case RightsRequested():
             amount = Amount(account=fact.account, accelerator=fact.accelerator, milli=fact.milli)
             asked = RequestRights(amount=amount, asked_ms=round.header.now_ms, **me)
@@ -233,11 +242,6 @@ def _letter(cell: Cell, round: Round, fact: AnyFact) -> Letter | None:
             rights = pool.rights[fact.account, fact.accelerator]
             return letter(cell, fact.to, _total(cell, rights, rights.sent[fact.to]))
     return None
-
-
-def _adopted(cell: Cell, fact: JobAdopted) -> Passport | Tombstone:
-    pool = cell.pool
-    return pool.passports.get(fact.job) or pool.tombstones[fact.job]
 
 
 def _offer(cell: Cell, fact: HandoffOffered, me: dict[str, Any]) -> OfferHandoff:

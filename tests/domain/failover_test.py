@@ -8,11 +8,12 @@ import pytest
 
 from domain import facts as f
 from domain import guard_facts as g
-from domain.commands import AmendJob, CancelJob, ReportAttempt
+from domain.commands import AmendJob, CancelJob, ReportAttempt, SetQuota
 from domain.ledger import Round
 from domain.pool_commands import FenceRegion, SetPeers
 from domain.pool_specs import HandoffRules, PeerSpec
-from domain.specs import Locality, Tier
+from domain.specs import Locality, Quota, Tier
+from streams import outbox
 from tests.domain.given import job, of
 from tests.domain.pooled import Regional
 
@@ -52,8 +53,6 @@ class Three:
 
     def tell(self) -> list[Round]:
         """Everyone says what it has, and all that stands."""
-        from streams import outbox
-
         rounds = []
         for region in self.alive():
             for to in self.regions:
@@ -80,6 +79,16 @@ class Three:
         guard = east.cell.pool.guards.of[name]
         assert guard.kept
         return east, self[guard.by]
+
+
+def brought_back(**more: Any) -> tuple[Three, Regional, Regional, list[Round]]:
+    """The east is cut off, its guardian brings its job back, and the east does not know of it."""
+    three = Three()
+    east, guardian = three.guarded(**more)
+    three.cut = {"east"}
+    rounds = three.pass_(120)
+    east.now_ms = guardian.now_ms
+    return three, east, guardian, rounds
 
 
 def facts(rounds: list[Round], kind: type[Any]) -> list[Any]:
@@ -123,10 +132,7 @@ def test_other_ends_are_asked_for_too(outcome: str) -> None:
 
 
 def test_a_majority_brings_back_the_job_of_a_lost_region() -> None:
-    three = Three()
-    east, guardian = three.guarded()
-    three.cut = {"east"}
-    rounds = three.pass_(120)
+    _, east, guardian, rounds = brought_back()
     assert {fact.region for fact in facts(rounds, g.RegionDoubted)} == {"east"}
     assert [fact.region for fact in facts(rounds, g.RegionFenced)] == ["east"]
     assert [fact.job for fact in facts(rounds, g.JobAdopted)] == ["j@east"]
@@ -139,11 +145,7 @@ def test_a_majority_brings_back_the_job_of_a_lost_region() -> None:
 
 
 def test_a_region_that_is_back_gives_up_what_was_brought_back() -> None:
-    three = Three()
-    east, guardian = three.guarded()
-    three.cut = {"east"}
-    three.pass_(120)
-    east.now_ms = guardian.now_ms
+    three, east, guardian, _ = brought_back()
     ended = east.say(ReportAttempt(job="j", attempt=1, state="finished"))
     assert not of(f.JobFinished, ended.facts), "it may not end what may have been brought back"
     three.cut = set()
@@ -162,11 +164,7 @@ def test_a_region_that_is_back_gives_up_what_was_brought_back() -> None:
 
 
 def test_what_still_runs_there_is_stopped() -> None:
-    three = Three()
-    east, guardian = three.guarded()
-    three.cut = {"east"}
-    three.pass_(120)
-    east.now_ms = guardian.now_ms
+    three, east, _, _ = brought_back()
     three.cut = set()
     rounds = three.tell()
     assert [s.reason for s in facts(rounds, f.AttemptStopping)] == ["taken_over"]
@@ -323,34 +321,18 @@ def test_a_peer_that_may_not_run_it_is_not_its_guardian() -> None:
 
 def test_a_guardian_without_the_queue_refuses_and_another_is_asked() -> None:
     three = Three()
+    quota = Quota(accelerator="h100", nominal=100)
     for name in ("north", "west"):
-        three[name].cell.queues.pop("q")
-        three[name].twin.queues.pop("q")
+        three[name].say(SetQuota(account="a", quotas=(quota,)))
+        assert "q" not in three[name].cell.queues
     east = three["east"]
-    letters = [*east.say(job("j", locality=FAILOVER)).facts]
-    assert of(g.JobGuarded, letters)
-    guards = east.cell.pool.guards
+    assert of(g.JobGuarded, east.say(job("j", locality=FAILOVER)).facts)
     for _ in range(2):
         letter = east.take("GuardJob")
         peer = three[letter.to]
-        accepted = peer.cell  # the peer has no such queue
-        assert "q" not in accepted.queues
-        assert of(g.CopyEnded, _plain(peer, letter).facts)
+        assert of(g.CopyEnded, peer.hear(letter).facts)
         east.hear(peer.take("AnswerGuard"))
-    assert guards.of["j"].by == ""
-
-
-def _plain(peer: Regional, letter: Any) -> Round:
-    """Hear without the check that a snapshot is the same: the test took a queue away by hand."""
-    kept, peer.kept = peer.kept, lambda round: round  # type: ignore[method-assign]
-    try:
-        round = peer.hear(letter)
-    finally:
-        peer.kept = kept  # type: ignore[method-assign]
-    from streams import outbox
-
-    peer.out += outbox.letters(peer.cell, round)
-    return round
+    assert east.cell.pool.guards.of["j"].by == ""
 
 
 def test_letters_that_come_twice_or_late_change_nothing() -> None:
@@ -433,11 +415,7 @@ def test_a_release_to_the_guardian_that_took_the_job_meanwhile() -> None:
 
 
 def test_a_job_that_backs_off_is_gone_when_it_was_taken() -> None:
-    three = Three()
-    east, guardian = three.guarded(max_restarts=3)
-    three.cut = {"east"}
-    three.pass_(120)
-    east.now_ms = guardian.now_ms
+    three, east, _, _ = brought_back(max_restarts=3)
     east.say(ReportAttempt(job="j", attempt=1, state="failed"))
     assert east.cell.jobs["j"].not_before_ms
     three.cut = set()
@@ -462,15 +440,11 @@ def test_an_answer_about_an_older_copy_does_not_count() -> None:
 
 def test_an_owner_hears_in_the_end_that_its_job_was_taken() -> None:
     """The first acknowledgement is lost; whatever became of the job since, its end is answered."""
-    three = Three()
-    east, guardian = three.guarded()
-    three.cut = {"east"}
-    three.pass_(120)
+    three, east, guardian, _ = brought_back()
     run = guardian.cell.jobs["j@east"].run
     assert run is not None
     guardian.say(ReportAttempt(job="j@east", attempt=run.attempt, state="finished"))
     three.post()
-    east.now_ms = guardian.now_ms
     east.say(ReportAttempt(job="j", attempt=1, state="finished"))
     guardian.hear(east.take("EndGuard"))
     assert of(g.JobLeft, east.hear(guardian.take("AcknowledgeHandoff")).facts)

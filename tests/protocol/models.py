@@ -14,8 +14,6 @@ from tests.protocol.world import H100, START_MS, Regions
 
 RULES = HandoffRules(min_benefit_s=0, return_s=0, rest_s=0, lost_s=0)
 UNITS = 4000
-
-
 VOTED = RULES.model_copy(update={"lost_s": world.TICK_MS // 1000})
 
 
@@ -113,35 +111,27 @@ def reborn(ticks: int = 1) -> Model:
     return Model(regions, frozenset({("e", "j", 1)}), rebirth=rebirth)
 
 
-def guarded(lost: str, by: str, ticks: int = 1, hops: int = 1) -> Model:
-    """Two regions, one job that may fail over; an operator holds one of them for lost."""
+def guarded(slots: int, *operator: world.Heard) -> Model:
+    """Two regions, one job of the east that may fail over; an operator holds one for lost."""
     names = ("e", "w")
     cells = [
-        cell("e", names, 1, ("j",), hops, failover=True),
-        cell("w", names, 1, (), hops, failover=True),
+        cell("e", names, slots, ("j",), 1, failover=True),
+        cell("w", names, 1, (), 1, failover=True),
     ]
-    operator = (world.fence(by, lost), world.preempt("e", "j"))
-    jobs = frozenset({("e", "j", 1)})
-    return Model(Regions(cells, ticks), jobs, operator=operator, failover=True)
+    return Model(Regions(cells, 1), frozenset({("e", "j", 1)}), operator=operator, failover=True)
 
 
 def owner_lost() -> Model:
-    return guarded("e", "w")
+    return guarded(1, world.fence("w", "e"), world.preempt("e", "j"))
 
 
 def guardian_lost() -> Model:
-    return guarded("w", "e")
+    return guarded(1, world.fence("e", "w"), world.preempt("e", "j"))
 
 
 def moved_and_lost() -> Model:
     """The job waits in the east, and may be handed over to its guardian, or adopted by it."""
-    names = ("e", "w")
-    cells = [
-        cell("e", names, 0, ("j",), 1, failover=True),
-        cell("w", names, 1, (), 1, failover=True),
-    ]
-    operator = (world.fence("w", "e"),)
-    return Model(Regions(cells, 1), frozenset({("e", "j", 1)}), operator=operator, failover=True)
+    return guarded(0, world.fence("w", "e"))
 
 
 def moved_from_its_guardian() -> Model:
@@ -157,12 +147,9 @@ def moved_from_its_guardian() -> Model:
     return Model(Regions([home, *cells], 1), jobs, operator=operator, failover=True)
 
 
-def voted(ticks: int = 1) -> Model:
+def voted() -> Model:
     """Three regions hold each other for lost, by votes, whoever hears of whom."""
     names = ("e", "n", "w")
-    cells = [
-        cell("e", names, 1, ("j",), 0, rules=VOTED, failover=True),
-        cell("n", names, 1, (), 0, rules=VOTED, failover=True),
-        cell("w", names, 1, (), 0, rules=VOTED, failover=True),
-    ]
-    return Model(Regions(cells, ticks), frozenset({("e", "j", 1)}), failover=True)
+    jobs = {"e": ("j",)}
+    cells = [cell(n, names, 1, jobs.get(n, ()), 0, rules=VOTED, failover=True) for n in names]
+    return Model(Regions(cells, 1), frozenset({("e", "j", 1)}), failover=True)

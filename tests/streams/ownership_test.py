@@ -17,8 +17,7 @@ from streams.ownership import Ownership, Verdict
 from streams.pooled import Pooled
 from streams.scenario import Scenario
 from streams.traces import Row
-from tests.domain.failover_test import Three
-from tests.domain.pooled import Regional
+from tests.domain.failover_test import Three, brought_back
 from tests.streams.simulate_test import OneKey
 
 Ledgers = dict[str, list[Round]]
@@ -145,21 +144,12 @@ def test_a_job_that_ends_twice_is_found(ledgers: Ledgers) -> None:
     assert any("which has it not" in fault for fault in verdict(wrong).faults)
 
 
-def brought_back() -> tuple[Three, Regional, Regional]:
-    """A job of the east that its guardian has brought back, and the east does not know of it."""
-    three = Three()
-    east, guardian = three.guarded()
-    three.cut = {"east"}
-    three.pass_(120)
-    return three, east, guardian
-
-
 def of_three(three: Three) -> Ledgers:
     return {n: [unseal(r, None)[0] for r in region.records] for n, region in three.regions.items()}
 
 
 def test_a_job_that_was_brought_back_has_one_owner() -> None:
-    three, east, guardian = brought_back()
+    three, east, guardian, _ = brought_back()
     found = verdict(of_three(three))
     assert (found.faults, found.jobs, found.hand_offs) == ([], 1, 1)
     three.cut = set()
@@ -174,7 +164,7 @@ def test_a_job_that_was_brought_back_has_one_owner() -> None:
 
 
 def test_one_that_ended_at_home_and_was_brought_back_is_found() -> None:
-    three, east, _ = brought_back()
+    three, east, _, _ = brought_back()
     ended = east.say(ReportAttempt(job="j", attempt=1, state="finished"))
     wrong = of_three(three)
     facts = [JobFinished(f.job) if isinstance(f, OutcomeAsked) else f for f in ended.facts]
