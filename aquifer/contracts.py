@@ -24,11 +24,7 @@ from domain import (
     commands,
     fact,
     facts,
-    guard_facts,
     ledger,
-    pool_commands,
-    pool_facts,
-    pool_specs,
     ports,
     replays,
     specs,
@@ -37,6 +33,10 @@ from domain.policies import attributes, effects
 from domain.policies import commands as policy_commands
 from domain.policies import documents as policy_documents
 from domain.policies import facts as policy_facts
+from domain.pool import commands as pool_commands
+from domain.pool import facts as pool_facts
+from domain.pool import guard_facts
+from domain.pool import specs as pool_specs
 from projections.http import describe
 from streams import dispatch
 

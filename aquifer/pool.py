@@ -60,8 +60,8 @@ def _pool(ledger: Any, keys: Any) -> Cell:
 
 
 def _regions(cell: Cell) -> list[Json]:
-    from domain.inventory import stock
-    from domain.outlook import outlook
+    from domain.pool.inventory import stock
+    from domain.pool.outlook import outlook
 
     own: Counter[str] = Counter()
     largest: dict[str, int] = {}

@@ -25,8 +25,8 @@ from aquifer.settings import Settings
 from aquifer.together import together, until_stopped
 from aquifer.trust import signer_of, verifier_of
 from domain.commands import Command, RegisterNode, SetQuota, SubmitJob
-from domain.pool_commands import SetPeers
-from domain.pool_specs import HandoffRules, PeerSpec
+from domain.pool.commands import SetPeers
+from domain.pool.specs import HandoffRules, PeerSpec
 from domain.specs import FabricPath, Flavour, Queue, Quota, ReplicaGroup
 from streams.agent import Work
 from streams.dispatch import Start

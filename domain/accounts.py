@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import budgets, rights
+from domain import budgets
 from domain.commands import SetQuota
 from domain.facts import QuotaSet
+from domain.pool import rights
 from domain.quota import Account, Queue, depth
 from domain.refusals import Refused
 

@@ -30,7 +30,7 @@ from domain.parts import Parts
 from domain.policies.rulebook import Rulebook
 from domain.policies.ruling import Ruling
 from domain.policies.state import Policy, Signals
-from domain.pool import Pool, PoolEntity
+from domain.pool.state import Pool, PoolEntity
 from domain.promises import Pledge
 from domain.quota import Account, Queue
 from domain.refusals import Refused

@@ -20,8 +20,8 @@ from domain.policies.commands import (
     RollBackPolicy,
     StartCanary,
 )
-from domain.pool_commands import FenceRegion, GrantRights, SetPeers
-from domain.pool_specs import (
+from domain.pool.commands import FenceRegion, GrantRights, SetPeers
+from domain.pool.specs import (
     Amount,
     Count,
     Doubt,

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from domain import guarding, ordering
+from domain import ordering
 from domain.facts import DeadlineAtRisk, DeadlineInfeasible, JobFailed
+from domain.pool import guarding
 from domain.refusals import Refused
 from domain.specs import Deadline
 

@@ -15,29 +15,31 @@ from domain import (
     deadlines,
     elastic,
     estimates,
-    fencing,
-    guardian,
-    guarding,
-    handoff,
     jobs,
     ledger,
     maintenance,
     maintenance_commands,
     mix,
     nodes,
-    offers,
-    peers,
     policy,
-    pool_commands,
     promises,
     reservations,
-    rights,
-    takeover,
 )
 from domain.cell import Cell
 from domain.ledger import Accepted, Header, Refusal, Round
 from domain.policies import commands as policy_commands
 from domain.policies import controllers, lifecycle, signals, trials
+from domain.pool import commands as pool_commands
+from domain.pool import (
+    fencing,
+    guardian,
+    guarding,
+    handoff,
+    offers,
+    peers,
+    rights,
+    takeover,
+)
 from domain.refusals import Refused
 from domain.scheduling import Scheduling
 from domain.turn import Turn

@@ -12,27 +12,29 @@ from domain import (
     elastic,
     estimates,
     facts,
-    fencing,
-    guard_facts,
-    guardian,
-    guarding,
-    handoff,
     jobs,
     maintenance,
     mix,
     nodes,
-    peers,
     policy,
-    pool_facts,
     promises,
     reservations,
-    rights,
-    takeover,
     waiting,
 )
 from domain.ledger import ENGINE, Head, Round
 from domain.policies import controllers, lifecycle, signals
 from domain.policies import facts as policy_facts
+from domain.pool import facts as pool_facts
+from domain.pool import (
+    fencing,
+    guard_facts,
+    guardian,
+    guarding,
+    handoff,
+    peers,
+    rights,
+    takeover,
+)
 
 if TYPE_CHECKING:
     from domain.cell import Cell, Changes

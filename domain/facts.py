@@ -11,9 +11,8 @@ from typing import Final
 from msgspec import Struct
 
 from domain.fact import Fact, Held, Placed, Why
-from domain.guard_facts import GuardFact
 from domain.policies.facts import PolicyFact
-from domain.pool_facts import (
+from domain.pool.facts import (
     HandoffAccepted,
     HandoffCompleted,
     HandoffConfirmed,
@@ -30,6 +29,7 @@ from domain.pool_facts import (
     RightsRequested,
     RightsSent,
 )
+from domain.pool.guard_facts import GuardFact
 
 
 class Victim(Struct, frozen=True, gc=False, omit_defaults=True):

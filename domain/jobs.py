@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import deadlines, estimates, guarding, shapes
+from domain import deadlines, estimates, shapes
 from domain.commands import AmendJob, CancelJob, PreemptJob
 from domain.facts import (
     AttemptStopping,
@@ -20,6 +20,7 @@ from domain.facts import (
 )
 from domain.policies import admission
 from domain.policies.attributes import Phase
+from domain.pool import guarding
 from domain.refusals import Refused
 from domain.runs import JobState, Run
 

@@ -13,7 +13,6 @@ from domain import (
     budgets,
     delays,
     estimates,
-    guarding,
     maintenance,
     ordering,
     promises,
@@ -25,6 +24,7 @@ from domain.jobs import Job
 from domain.ledger import Head
 from domain.policies import signals
 from domain.policies.state import Policy
+from domain.pool import guarding
 from domain.quota import Account, Queue
 from domain.reservations import Reservation
 from domain.rules import count_keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain import elastic, guarding
+from domain import elastic
 from domain.evolve import apply
 from domain.facts import (
     AnyFact,
@@ -17,10 +17,11 @@ from domain.facts import (
     NodeDrained,
     ReservationUnbound,
 )
-from domain.guard_facts import JobLeft
 from domain.jobs import MAX_BACKOFF_S
 from domain.ledger import Header
-from domain.pool_facts import HandoffLapsed
+from domain.pool import guarding
+from domain.pool.facts import HandoffLapsed
+from domain.pool.guard_facts import JobLeft
 
 if TYPE_CHECKING:
     from domain.cell import Cell

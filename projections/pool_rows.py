@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from domain.cell import Cell, Changes
-from domain.guards import Copy, Fence, Guard
-from domain.inventory import stock
-from domain.pool import Flight, Offer, Passport, Peer
-from domain.rights import Rights
+from domain.pool.guards import Copy, Fence, Guard
+from domain.pool.inventory import stock
+from domain.pool.rights import Rights
+from domain.pool.state import Flight, Offer, Passport, Peer
 from projections.store import Fields
 
 Values = dict[str, Any]

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import facts, guard_facts, pool_facts
+from domain import facts
 from domain.accounting import Book
 from domain.cell import Cell, Changes, Entity
 from domain.delays import Delays
@@ -21,6 +21,8 @@ from domain.ledger import Head, Round
 from domain.nodes import Node
 from domain.policies import explain
 from domain.policies.state import Policy
+from domain.pool import facts as pool_facts
+from domain.pool import guard_facts
 from domain.promises import Pledge
 from domain.quota import UNLIMITED, Account, Queue
 from domain.reservations import Reservation

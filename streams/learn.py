@@ -21,9 +21,9 @@ from domain.facts import (
     JobAdmitted,
     NodeLost,
 )
-from domain.guard_facts import JobAdopted
 from domain.ledger import Accepted, Round
-from domain.pool_facts import HandoffAccepted
+from domain.pool.facts import HandoffAccepted
+from domain.pool.guard_facts import JobAdopted
 from streams.agent import Work
 from streams.scenario import Outage
 

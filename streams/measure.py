@@ -22,9 +22,9 @@ from domain.facts import (
     JobFailed,
     JobFinished,
 )
-from domain.guard_facts import JobAdopted, JobLeft
 from domain.ledger import Round
-from domain.pool_facts import HandoffAccepted, HandoffReleased
+from domain.pool.facts import HandoffAccepted, HandoffReleased
+from domain.pool.guard_facts import JobAdopted, JobLeft
 from domain.specs import TIERS, Tier
 
 MILLI: Final = 1000

@@ -12,7 +12,6 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from domain import travel
 from domain.cell import Cell
 from domain.commands import (
     AcknowledgeHandoff,
@@ -30,18 +29,9 @@ from domain.commands import (
     WithdrawHandoff,
 )
 from domain.facts import AnyFact, JobAmended
-from domain.guard_facts import (
-    CopyEnded,
-    CopyKept,
-    JobAdopted,
-    JobGuarded,
-    JobTaken,
-    OutcomeAsked,
-)
-from domain.guards import Guard
 from domain.ledger import Round, canonical
-from domain.pool import Flight, Passport, Tombstone, after, as_token, of_token
-from domain.pool_facts import (
+from domain.pool import travel
+from domain.pool.facts import (
     HandoffAccepted,
     HandoffCompleted,
     HandoffDeclined,
@@ -52,8 +42,18 @@ from domain.pool_facts import (
     RightsRequested,
     RightsSent,
 )
-from domain.pool_specs import Amount
-from domain.rights import Rights
+from domain.pool.guard_facts import (
+    CopyEnded,
+    CopyKept,
+    JobAdopted,
+    JobGuarded,
+    JobTaken,
+    OutcomeAsked,
+)
+from domain.pool.guards import Guard
+from domain.pool.rights import Rights
+from domain.pool.specs import Amount
+from domain.pool.state import Flight, Passport, Tombstone, after, as_token, of_token
 
 ANSWERED: Final = {
     kind.__name__ for kind in (AcknowledgeHandoff, ReleaseHandoff, GuardJob, EndGuard)

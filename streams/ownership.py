@@ -16,11 +16,11 @@ from msgspec import Struct
 from pydantic import BaseModel
 
 from domain import facts as f
-from domain import guard_facts as g
-from domain import pool_facts as p
 from domain.commands import AnswerHandoff, GuardJob, ReleaseHandoff
 from domain.ledger import Round
-from domain.pool_commands import SetPeers
+from domain.pool import facts as p
+from domain.pool import guard_facts as g
+from domain.pool.commands import SetPeers
 from domain.shapes import split
 
 Model = TypeVar("Model", bound=BaseModel)

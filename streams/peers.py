@@ -21,8 +21,8 @@ from msgspec import Struct
 from domain.cell import Cell
 from domain.commands import COMMANDS, AdvertiseInventory
 from domain.evolve import evolve
-from domain.inventory import advert, delta
 from domain.ledger import Signer, Verifier
+from domain.pool.inventory import advert, delta
 from domain.ports import Clock, CommandSink, Message, Snapshots
 from streams import outbox
 from streams.envelope import structured

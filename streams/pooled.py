@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Any, Final
 
-from domain import inventory
 from domain.cell import Cell
 from domain.ledger import Round, Signer
-from domain.pool_commands import SetPeers
-from domain.pool_facts import HandoffAccepted, HandoffOffered
-from domain.pool_specs import HandoffRules, PeerSpec, Stock
+from domain.pool import inventory
+from domain.pool.commands import SetPeers
+from domain.pool.facts import HandoffAccepted, HandoffOffered
+from domain.pool.specs import HandoffRules, PeerSpec, Stock
 from streams import outbox
 from streams.measure import pooled
 from streams.outbox import Letter

@@ -15,11 +15,11 @@ from msgspec import Struct
 from pydantic import Field
 
 from domain.commands import RegisterNode
-from domain.outlook import PRICE
+from domain.pool.outlook import PRICE
 from domain.specs import MAX_S, FabricPath, Model, Name, Seconds
 
 PROVIDER = "provider"
-"""Label of a node, beside its price (`domain.outlook.PRICE`)."""
+"""Label of a node, beside its price (`domain.pool.outlook.PRICE`)."""
 
 
 class Offer(Model):

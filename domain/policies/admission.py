@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.commands import RequestReservation, SubmitJob
     from domain.jobs import Job
-    from domain.pool import Peer
+    from domain.pool.state import Peer
 
 
 AS_ASKED: Final = Verdict()

@@ -11,7 +11,7 @@ from domain.specs import MAX_S
 if TYPE_CHECKING:
     from domain.commands import RequestReservation, SubmitJob
     from domain.fabric import NodeClass
-    from domain.pool import Peer
+    from domain.pool.state import Peer
     from domain.quota import Account, Queue
 
 Ints = tuple[int, ...]

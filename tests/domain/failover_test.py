@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from domain import facts as f
-from domain import guard_facts as g
 from domain.commands import AmendJob, CancelJob, ReportAttempt, SetQuota
 from domain.ledger import Round
-from domain.pool_commands import FenceRegion, SetPeers
-from domain.pool_specs import HandoffRules, PeerSpec
+from domain.pool import guard_facts as g
+from domain.pool.commands import FenceRegion, SetPeers
+from domain.pool.specs import HandoffRules, PeerSpec
 from domain.specs import Locality, Quota, Tier
 from streams import outbox
 from tests.domain.given import job, of

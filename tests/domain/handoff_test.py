@@ -9,12 +9,12 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from domain import facts as f
-from domain import pool_facts
 from domain.commands import CancelJob, DrainNode, ReportAttempt
 from domain.ledger import Accepted, Round
-from domain.outlook import outlook
-from domain.pool_commands import SetPeers
-from domain.pool_specs import HandoffRules, PeerSpec
+from domain.pool import facts as pool_facts
+from domain.pool.commands import SetPeers
+from domain.pool.outlook import outlook
+from domain.pool.specs import HandoffRules, PeerSpec
 from domain.specs import Dataset, Deadline, Locality, Runtime, Tier
 from tests.domain.given import job, node, of
 from tests.domain.pooled import RULES, Regional, pair

@@ -17,11 +17,11 @@ from domain.commands import (
     SendRights,
     SetQuota,
 )
-from domain.inventory import advert
 from domain.ledger import Accepted, Round
-from domain.pool_commands import FenceRegion, GrantRights, SetPeers
-from domain.pool_specs import Amount, HandoffRules, PeerSpec, Stock, Token
-from domain.rights import MAX_GRANTS
+from domain.pool.commands import FenceRegion, GrantRights, SetPeers
+from domain.pool.inventory import advert
+from domain.pool.rights import MAX_GRANTS
+from domain.pool.specs import Amount, HandoffRules, PeerSpec, Stock, Token
 from domain.specs import Queue, Quota
 from streams import outbox
 from streams.outbox import Letter

@@ -11,8 +11,8 @@ import pytest
 
 from aquifer.clocks import SystemClock
 from domain.facts import AnyFact, AttemptStarted, JobFinished
-from domain.guard_facts import GuardKept, JobAdopted, JobTaken, RegionFenced, RegionTrusted
 from domain.ledger import Round
+from domain.pool.guard_facts import GuardKept, JobAdopted, JobTaken, RegionFenced, RegionTrusted
 from tests.faults.regional import RULES, Region, running
 from tests.faults.regions_test import NAMES, settle, verdict
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from aquifer.clocks import SystemClock
 from domain.facts import AttemptEnded, AttemptStarted
 from domain.ledger import Round
-from domain.pool_facts import HandoffReleased
+from domain.pool.facts import HandoffReleased
 from streams.ending import end
 from tests.faults.partitions import Apart, play
 from tests.faults.regional import Region, running

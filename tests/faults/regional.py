@@ -13,8 +13,8 @@ from aquifer.settings import Settings
 from aquifer.trust import signer_of, verifier_of
 from domain.commands import Command, RegisterNode, SetQuota, SubmitJob
 from domain.ledger import Round
-from domain.pool_commands import SetPeers
-from domain.pool_specs import HandoffRules, PeerSpec
+from domain.pool.commands import SetPeers
+from domain.pool.specs import HandoffRules, PeerSpec
 from domain.ports import Clock, Message
 from domain.specs import FabricPath, Flavour, Locality, Queue, Quota, ReplicaGroup, Runtime
 from infra.kafka import LocalKafka

@@ -55,8 +55,8 @@ from domain.policies.commands import (
     StartCanary,
 )
 from domain.policies.documents import Controller, Effect, Gate, Parameter, PolicyDocument, Rule
-from domain.pool_commands import FenceRegion, GrantRights, SetPeers
-from domain.pool_specs import (
+from domain.pool.commands import FenceRegion, GrantRights, SetPeers
+from domain.pool.specs import (
     Amount,
     Doubt,
     HandoffRules,

@@ -15,8 +15,8 @@ import uvicorn
 from aquifer.asking import Peers
 from aquifer.relaying import PeerWay
 from domain.commands import ReportAttempt
-from domain.pool_commands import GrantRights
-from domain.pool_specs import Amount
+from domain.pool.commands import GrantRights
+from domain.pool.specs import Amount
 from projections.http import create_app
 from projections.services import Services
 from tests.domain.failover_test import Three

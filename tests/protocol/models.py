@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from domain.cell import Cell
 from domain.commands import Command, SetQuota
-from domain.pool_commands import GrantRights, SetPeers
-from domain.pool_specs import Amount, HandoffRules, PeerSpec
+from domain.pool.commands import GrantRights, SetPeers
+from domain.pool.specs import Amount, HandoffRules, PeerSpec
 from domain.specs import Locality, Queue, Quota, Runtime
 from tests.domain.given import Given, job, node
 from tests.protocol import world

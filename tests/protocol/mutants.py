@@ -9,13 +9,22 @@ from typing import Any, Final
 import pytest
 from msgspec import Struct
 
-from domain import decide, evolve, fencing, guardian, guards, handoff, peers, pool, rights
+from domain import decide, evolve
 from domain.cell import Cell
 from domain.commands import AdvertiseInventory, SendRights
-from domain.guard_facts import CopyEnded, VoteGiven
 from domain.jobs import Job
-from domain.pool_facts import HandoffReleased, RightsReceived
-from domain.pool_specs import Amount
+from domain.pool import (
+    fencing,
+    guardian,
+    guards,
+    handoff,
+    peers,
+    rights,
+)
+from domain.pool import state as pool
+from domain.pool.facts import HandoffReleased, RightsReceived
+from domain.pool.guard_facts import CopyEnded, VoteGiven
+from domain.pool.specs import Amount
 from domain.turn import Turn
 from tests.protocol import models
 from tests.protocol.explore import Model

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from msgspec import Raw, Struct
 
-from domain import fencing, inventory
 from domain.cell import Cell
 from domain.commands import AdvertiseInventory, Command, CordonNode, PreemptJob, ReportAttempt
 from domain.decide import decide
@@ -22,10 +21,11 @@ from domain.evolve import evolve
 from domain.facts import JobCancelled, JobFailed, JobFinished
 from domain.ledger import ENGINE, Accepted, Head, Header
 from domain.memory import Memory
-from domain.pool import Offer, Peer
-from domain.pool_commands import FenceRegion
-from domain.pool_facts import HandoffAccepted
-from domain.pool_specs import Amount, Stock
+from domain.pool import fencing, inventory
+from domain.pool.commands import FenceRegion
+from domain.pool.facts import HandoffAccepted
+from domain.pool.specs import Amount, Stock
+from domain.pool.state import Offer, Peer
 from streams import dispatch, outbox
 from streams.dispatch import Start
 from streams.outbox import Letter

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from domain.commands import ReportAttempt
 from domain.facts import AnyFact, JobFinished
-from domain.guard_facts import OutcomeAsked
 from domain.ledger import Round, unseal
-from domain.pool_facts import HandoffAccepted, HandoffReleased
+from domain.pool.facts import HandoffAccepted, HandoffReleased
+from domain.pool.guard_facts import OutcomeAsked
 from streams import traces
 from streams.ownership import Ownership, Verdict
 from streams.pooled import Pooled

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from domain.facts import AttemptEnded, JobFinished, NodeDraining, NodeRegistered, NodeRemoved
 from domain.ledger import Round, unseal
-from domain.outlook import PRICE
+from domain.pool.outlook import PRICE
 from domain.specs import FabricPath
 from streams import traces
 from streams.providers import PROVIDER, Denied, Offer

@@ -1,6 +1,6 @@
 """Copies of peers' jobs: kept, ended, or adopted once their region is held for lost.
 
-`domain.guarding` is the other side.
+`domain.pool.guarding` is the other side.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
-from domain import takeover
 from domain.cell import MAX_SHAPES
 from domain.commands import EndGuard, GuardJob
-from domain.guard_facts import CopyEnded, CopyKept, JobAdopted
-from domain.guards import Copy
 from domain.jobs import MAX_JOBS
-from domain.pool import MAX_TOMBSTONES, Passport, after, of_token
-from domain.pool_facts import HandoffLapsed
-from domain.pool_specs import MAX_HOP
+from domain.pool import takeover
+from domain.pool.facts import HandoffLapsed
+from domain.pool.guard_facts import CopyEnded, CopyKept, JobAdopted
+from domain.pool.guards import Copy
+from domain.pool.specs import MAX_HOP
+from domain.pool.state import MAX_TOMBSTONES, Passport, after, of_token
 from domain.refusals import Refused
 
 if TYPE_CHECKING:
     from domain.cell import Cell
-    from domain.pool_facts import TokenOf
+    from domain.pool.facts import TokenOf
     from domain.turn import Turn
 
 ADOPTED_PER_ROUND: Final = 256

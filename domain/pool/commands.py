@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from domain.pool_specs import Amount, HandoffRules, PeerSpec
+from domain.pool.specs import Amount, HandoffRules, PeerSpec
 from domain.specs import Model, Name
 
 

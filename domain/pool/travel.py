@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from domain import rights
 from domain.commands import SubmitJob
-from domain.pool_specs import Amount, History, Owner
+from domain.pool import rights
+from domain.pool.specs import Amount, History, Owner
 
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.jobs import Job
-    from domain.pool_facts import TokenOf
+    from domain.pool.facts import TokenOf
 
 
 def spec_of(job: Job) -> SubmitJob:

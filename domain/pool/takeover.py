@@ -3,8 +3,8 @@
     prepared -> accepted,  or  prepared -> lapsed
 
 For an offer slots are claimed for a bounded time. The release then makes the job this region's,
-whether the claim still stands or not: without it, the job waits here. `domain.handoff` is the other
-side.
+whether the claim still stands or not: without it, the job waits here. `domain.pool.handoff` is
+the other side.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from domain import deadlines, guarding, placement, rights, shapes, slots
+from domain import (
+    deadlines,
+    placement,
+    shapes,
+    slots,
+)
 from domain.cell import MAX_SHAPES
 from domain.commands import (
     ConfirmHandoff,
@@ -26,14 +31,15 @@ from domain.fact import Why
 from domain.jobs import MAX_JOBS, Job
 from domain.ledger import canonical
 from domain.placement import Blocked
-from domain.pool import MAX_TOMBSTONES, Passport, of_token
-from domain.pool_facts import (
+from domain.pool import guarding, rights
+from domain.pool.facts import (
     HandoffAccepted,
     HandoffConfirmed,
     HandoffDeclined,
     HandoffLapsed,
     HandoffPrepared,
 )
+from domain.pool.state import MAX_TOMBSTONES, Passport, of_token
 from domain.refusals import Refused
 from domain.runs import Run
 from domain.shapes import Need, key_of
@@ -41,8 +47,8 @@ from domain.specs import TIERS
 
 if TYPE_CHECKING:
     from domain.cell import Cell
-    from domain.pool_facts import TokenOf
-    from domain.pool_specs import History, Owner
+    from domain.pool.facts import TokenOf
+    from domain.pool.specs import History, Owner
     from domain.turn import Turn
 
 FOREVER_S: Final = 3600

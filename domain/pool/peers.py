@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain import fencing
 from domain.commands import AdvertiseInventory, FromPeer
-from domain.pool import Peer, Region
-from domain.pool_commands import SetPeers
-from domain.pool_facts import InventorySeen, PeersSet
+from domain.pool import fencing
+from domain.pool.commands import SetPeers
+from domain.pool.facts import InventorySeen, PeersSet
+from domain.pool.state import Peer, Region
 from domain.refusals import Refused
 
 if TYPE_CHECKING:

@@ -4,25 +4,25 @@
 
 The job stays here, waits, and may start here until the one round that releases it. That is done
 once for a token, to one region that holds slots for the job, and is never taken back. From then on
-this ledger holds the job for its new owner until that says that it has it. `domain.takeover` is the
-other side.
+this ledger holds the job for its new owner until that says that it has it. `domain.pool.takeover`
+is the other side.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain import guarding, rights, travel
 from domain.commands import AcknowledgeHandoff, AnswerHandoff, ReleaseHandoff
-from domain.inventory import take
 from domain.ledger import canonical
-from domain.pool import MAX_FLIGHTS, MAX_TOMBSTONES, Flight, Offer, after, as_token, of_token
-from domain.pool_facts import HandoffCompleted, HandoffOffered, HandoffReleased, HandoffWithdrawn
+from domain.pool import guarding, rights, travel
+from domain.pool.facts import HandoffCompleted, HandoffOffered, HandoffReleased, HandoffWithdrawn
+from domain.pool.inventory import take
+from domain.pool.state import MAX_FLIGHTS, MAX_TOMBSTONES, Flight, Offer, after, as_token, of_token
 from domain.refusals import Refused
 
 if TYPE_CHECKING:
     from domain.cell import Cell
-    from domain.pool import Pool
+    from domain.pool.state import Pool
     from domain.turn import Turn
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
-from domain.guards import Copy, Fence, Guard, Guards
-from domain.pool_facts import TokenOf
-from domain.pool_specs import HandoffRules, Token
-from domain.rights import Rights
+from domain.pool.facts import TokenOf
+from domain.pool.guards import Copy, Fence, Guard, Guards
+from domain.pool.rights import Rights
+from domain.pool.specs import HandoffRules, Token
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -78,7 +78,7 @@ class Peer:
         self.stock: dict[tuple[str, str], list[int]] = {}
         """Nodes by free slots, of each type and cluster, less what was offered since."""
         self.outlook: dict[str, dict[str, Any]] = {}
-        """By type, as it was told last (`domain.pool_specs.Outlook`)."""
+        """By type, as it was told last (`domain.pool.specs.Outlook`)."""
         self.datasets: list[str] = []
         self.surplus: dict[tuple[str, str], int] = {}
         """Rights to spare by account and type."""

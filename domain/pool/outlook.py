@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from domain import estimates
-from domain.pool_specs import Outlook
+from domain.pool.specs import Outlook
 from domain.specs import TIERS
 
 if TYPE_CHECKING:

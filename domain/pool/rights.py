@@ -14,14 +14,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from domain.commands import RequestRights, SendRights, SetQuota
-from domain.pool_commands import GrantRights
-from domain.pool_facts import RightsGranted, RightsReceived, RightsRequested, RightsSent
+from domain.pool.commands import GrantRights
+from domain.pool.facts import RightsGranted, RightsReceived, RightsRequested, RightsSent
 from domain.refusals import Refused
 
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.placement import Blocked
-    from domain.pool_specs import Amount
+    from domain.pool.specs import Amount
     from domain.shapes import Demand
     from domain.turn import Turn
 

@@ -3,17 +3,18 @@
     guarded -> (it runs, moves, fails, starts again) -> outcome asked -> guard ended -> its end
                                                      or taken -> left
 
-`domain.guardian` is the other side, `domain.guards` says why this is right.
+`domain.pool.guardian` is the other side, `domain.pool.guards` says why this is right.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import travel
 from domain.commands import AcknowledgeHandoff, AnswerGuard, FromPeer, GuardJob
 from domain.facts import AnyFact, JobCancelled, JobFailed, JobFinished
-from domain.guard_facts import (
+from domain.ledger import canonical
+from domain.pool import travel
+from domain.pool.guard_facts import (
     GuardEnded,
     GuardKept,
     JobGuarded,
@@ -21,15 +22,14 @@ from domain.guard_facts import (
     JobTaken,
     OutcomeAsked,
 )
-from domain.guards import Guard
-from domain.ledger import canonical
-from domain.pool import after, as_token, of_token
+from domain.pool.guards import Guard
+from domain.pool.state import after, as_token, of_token
 from domain.refusals import Refused
 
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.jobs import Job
-    from domain.pool_facts import TokenOf
+    from domain.pool.facts import TokenOf
     from domain.turn import Turn
 
 GUARDED_PER_ROUND: Final = 1024

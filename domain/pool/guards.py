@@ -12,7 +12,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from domain.pool_facts import TokenOf
+from domain.pool.facts import TokenOf
 
 if TYPE_CHECKING:
     from domain.cell import Cell

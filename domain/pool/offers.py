@@ -17,18 +17,19 @@ from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from domain import estimates, handoff, ordering, outlook, rights
-from domain.inventory import take
+from domain import estimates, ordering
 from domain.policies.admission import Leaving
-from domain.pool_facts import HandoffOffered, OfferWhy
+from domain.pool import handoff, outlook, rights
+from domain.pool.facts import HandoffOffered, OfferWhy
+from domain.pool.inventory import take
+from domain.pool.travel import rendezvous
 from domain.specs import MAX_S
-from domain.travel import rendezvous
 
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.jobs import Job
     from domain.placement import Blocked
-    from domain.pool import Peer, Region
+    from domain.pool.state import Peer, Region
     from domain.shapes import Demand, Need, Shape
     from domain.turn import Turn
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from domain import fencing, outlook, rights
 from domain.commands import AdvertiseInventory
 from domain.fabric import CLUSTER
-from domain.pool_specs import Amount, Stock
+from domain.pool import fencing, outlook, rights
+from domain.pool.specs import Amount, Stock
 
 if TYPE_CHECKING:
     from domain.cell import Cell

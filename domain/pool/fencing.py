@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain import guarding
-from domain.guard_facts import RegionDoubted, RegionFenced, RegionTrusted, VoteGiven
-from domain.guards import Fence
-from domain.pool_commands import FenceRegion
-from domain.pool_specs import Doubt, Vote
+from domain.pool import guarding
+from domain.pool.commands import FenceRegion
+from domain.pool.guard_facts import RegionDoubted, RegionFenced, RegionTrusted, VoteGiven
+from domain.pool.guards import Fence
+from domain.pool.specs import Doubt, Vote
 from domain.refusals import Refused
 
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.commands import AdvertiseInventory
-    from domain.pool import Peer, Pool
+    from domain.pool.state import Peer, Pool
     from domain.turn import Turn
 
 
