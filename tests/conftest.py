@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests with servers share an xdist worker, so that the servers start once; those of faults,
     which start servers of their own, another one."""
     for item in items:
-        if item.get_closest_marker("servers"):
+        if item.get_closest_marker("servers") and not item.get_closest_marker("xdist_group"):
             group = "faults" if "faults" in item.path.parts else "servers"
             item.add_marker(pytest.mark.xdist_group(group))
 

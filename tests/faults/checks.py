@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from domain.facts import AttemptStarted
+from domain.facts import AttemptStarted, JobAdmitted
 from domain.ledger import Round
 from infra.cassandra import LocalCassandra
 from projections.cassandra_store import CassandraStore
@@ -18,6 +18,21 @@ from streams.keys import KeyRing
 from streams.reader import LedgerReader
 from streams.replay import verify
 from tests.faults.tables import all_rows
+
+
+def answered_otherwise(rounds: Sequence[Round]) -> list[str]:
+    """Commands that were not answered once each time that they came in."""
+    found = []
+    for round in rounds:
+        admitted = {f.command for f in round.facts if isinstance(f, JobAdmitted)}
+        refused = {refusal.command for refusal in round.refusals}
+        repeated = set(round.duplicates)
+        for n, command in enumerate(round.commands):
+            answers = (n in admitted) + (n in refused) + (n in repeated)
+            if command.type == "SubmitJob" and answers != 1:
+                where = f"{command.id} in round {round.header.round}"
+                found.append(f"wrong: {where} has {answers} answers")
+    return found
 
 
 @dataclass

@@ -36,6 +36,7 @@ def _records(folder: Path) -> list[bytes]:
 
 @pytest.mark.servers
 @pytest.mark.slow
+@pytest.mark.xdist_group("servers")  # the other worker has more time
 def test_a_node_of_three_is_killed_and_comes_back(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_node_of_three_is_killed_and_comes_back(
                 ring.nodes[1].kill()
             if kill and position == RECORDS * 2 // 3:
                 await asyncio.to_thread(ring.start)
+                assert all(node.alive for node in ring.nodes)
             await projector.on_record(position, record)
         assert (await store.applied(CELL)).round == unseal(records[-1], None)[1].round
         await store.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from msgspec.json import encode
 
 from domain.commands import RegisterNode, SubmitJob
+from domain.ports import Message
 from domain.specs import Flavour, ReplicaGroup, Runtime
 from infra.cassandra import LocalCassandra
 from infra.kafka import LocalKafka
@@ -30,7 +31,7 @@ from streams.envelope import body_of, structured
 from streams.kafka import KafkaCommandSink
 from streams.keys import FileSigner, KeyRing
 from streams.topics import create_topics
-from tests.faults.checks import Place
+from tests.faults.checks import Place, answered_otherwise
 from tests.faults.client import Client
 from tests.faults.history import Op, check, truth
 from tests.faults.pair import settled
@@ -45,6 +46,8 @@ PER_S: Final = 6.0
 """Operations a second of each client."""
 BULK_PER_S: Final = 20
 BULK: Final = "urn:bulk"
+FAR: Final = 300
+"""So many commands before some copies."""
 SPEED: Final = 60
 WITHIN_S: Final = 300
 QUIET_S: Final = 10
@@ -156,8 +159,10 @@ class Site:
                 await self._answers(api)
 
     async def _bulk(self) -> None:
-        """Small jobs at a steady rate, some twice; what is not acknowledged is sent again."""
+        """Small jobs at a steady rate, some twice, at once or much later; what is not acknowledged
+        is sent again."""
         random, number = Random(3), 0
+        before: deque[Message] = deque(maxlen=FAR)
         while self._going_on:
             try:
                 async with KafkaCommandSink(self.kafka.bootstrap, CELL) as sink:
@@ -173,8 +178,12 @@ class Site:
                         now_ms = time.time_ns() // 1_000_000
                         id_ = f"id-{number}"
                         message = structured(job, source=BULK, id=id_, time_ms=now_ms)
-                        for _ in range(random.choice((1, 1, 2))):
-                            await sink.send(message)
+                        copies = [message] * random.choice((1, 1, 2))
+                        if len(before) == FAR and random.random() < 0.3:
+                            copies.append(before[0])
+                        for copy in copies:
+                            await sink.send(copy)
+                        before.append(message)
                         self.sent.add(id_)
                         number += 1
                         await asyncio.sleep(1 / BULK_PER_S)
@@ -272,6 +281,7 @@ class Site:
         await self.place.check_ledger()
         self.rows, divergent = await self.place.compare_tables()
         self.faults_found += [f"divergent: {row}" for row in divergent]
+        self.faults_found += answered_otherwise(rounds)
         self.rounds = len(rounds)
         self.commands = sum(len(r.commands) for r in rounds)
         self.faults_found += check(self.history, truth(CELL, self.watch.believed))
