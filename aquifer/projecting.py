@@ -21,10 +21,10 @@ from streams.reader import Believed, LedgerReader, Readable, restore
 if TYPE_CHECKING:
     from domain.ledger import Round, Verifier
     from domain.ports import Snapshots
-    from projections.tables import Key, Row
+    from projections.tables import Row
 
-BULK: Final = 500
-"""Rounds that are written at once; only the last row of each key counts."""
+TOLD_EVERY: Final = 500
+"""Rounds."""
 
 
 class Ledger(Struct, frozen=True):
@@ -50,27 +50,14 @@ async def _begin(ledger: Ledger, store: Store) -> tuple[Projector, LedgerReader]
 async def fill(ledger: Ledger, store: Store, until: Moment = NOW) -> None:
     """Project all that the ledger holds, up to a moment, and the store does not."""
     projector, reader = await _begin(ledger, store)
-    applied = await store.applied(ledger.name)
-    rows: dict[tuple[str, Key], Row] = {}
-    waiting = 0
     with progress("filling the read model") as tell:
         async for believed in reader.read():
             if until.is_before(believed.round.header):
                 break
-            made = projector.rows_of(believed.round, believed.head)
-            if believed.head.round <= applied.round:
-                continue
-            rows.update({(row.table, row.key): row for row in made})
-            at_ms = believed.round.header.now_ms
-            applied = Applied(believed.head.round, believed.head.hash, believed.position, at_ms)
-            waiting += 1
-            if waiting == BULK:
-                await store.write(ledger.name, list(rows.values()), applied)
+            await projector.on_round(believed.round, believed.head, believed.position, more=True)
+            if believed.head.round % TOLD_EVERY == 0:
                 tell(believed.position, max(believed.position, ledger.size))
-                rows.clear()
-                waiting = 0
-        if waiting:
-            await store.write(ledger.name, list(rows.values()), applied)
+        await projector.write()
 
 
 async def fill_state(ledger: Ledger, store: Store, until: Moment) -> None:

@@ -92,3 +92,7 @@ class Snapshots(Protocol):
     def latest(self, not_after: int | None = None) -> tuple[int, int, bytes] | None:
         """(round, position, state) of the newest one, or of the newest up to a round."""
         ...
+
+    def newest(self) -> int:
+        """Round of the newest one, which may be damaged; 0 if there is none."""
+        ...

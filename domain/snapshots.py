@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from domain.ports import Snapshots
 
 FORM: Final = 5
+SAVED_AFTER: Final = 20_000
+"""Facts after which the state is saved: a restart folds no more, in seconds."""
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 
@@ -62,6 +64,31 @@ def whole(
         if cell is not None and cell.name == name and cell.head.round == round:
             yield cell, position
         not_after = round - 1
+
+
+class Saving:
+    """Saves the state of a cell after so many facts, or as many as there are live jobs if those are
+    more: so a snapshot costs the same for each fact, however many jobs there are.
+
+    Roles that share a folder save once among them.
+    """
+
+    def __init__(self, snapshots: Snapshots | None, begin: int, facts: int | None = None) -> None:
+        """`begin`: the round of the cell now."""
+        self._snapshots = snapshots
+        self._begin = begin
+        self._after = SAVED_AFTER if facts is None else facts
+        self._facts = 0
+
+    def went_on(self, cell: Cell, facts: int, position: int) -> None:
+        """So many facts were applied; the last of their records is at that position."""
+        self._facts += facts
+        if self._snapshots is None or self._facts < max(self._after, len(cell.jobs)):
+            return
+        round = cell.head.round
+        if self._snapshots.newest() <= self._begin:  # nobody else has saved since
+            self._snapshots.save(round, position, cell.snapshot())
+        self._facts, self._begin = 0, round
 
 
 def dump(cell: Cell) -> bytes:

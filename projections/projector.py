@@ -13,12 +13,13 @@ from domain.cell import Cell
 from domain.evolve import evolve
 from domain.ledger import BrokenRecord, Head, NewerEngine, Round, Verifier, extends, unseal
 from domain.ports import Snapshots
-from domain.snapshots import whole
+from domain.snapshots import Saving, whole
 from projections.rows import project
 from projections.store import Applied, Store
-from projections.tables import Row
+from projections.tables import Key, Row
 
-SNAPSHOT_FACTS: Final = 100_000
+WRITTEN_AT_ONCE: Final = 500
+"""Rounds at most, by a projector that is behind."""
 
 
 class Forked(Exception):
@@ -43,7 +44,12 @@ class Projector:
         self._on_applied = on_applied
         self._cell = Cell(name)
         self._applied = Applied()
-        self._facts = 0
+        self._folded = Applied()
+        self._rows: dict[tuple[str, Key], Row] = {}
+        """Of the rounds that are applied and not written: the last one of each key."""
+        self._rounds = self._facts = 0
+        """Since something was written."""
+        self._saving = Saving(snapshots, 0)
         self.passed_over = 0
         """Records that were not believed."""
 
@@ -56,6 +62,9 @@ class Projector:
         name = self._cell.name
         self._applied = await self._store.applied(name)
         self._cell, position = self._restored(name)
+        self._saving = Saving(self._snapshots, self._cell.head.round)
+        self._rows.clear()
+        self._rounds = self._facts = 0
         return position + 1
 
     def _restored(self, name: str) -> tuple[Cell, int]:
@@ -65,39 +74,56 @@ class Projector:
                 return cell, position
         return Cell(name), -1
 
-    async def on_record(self, position: int, record: bytes) -> None:
-        """Apply a record if it is believed. Raises Divergence, Forked or NewerEngine."""
+    async def on_record(self, position: int, record: bytes, more: bool = False) -> None:
+        """Apply a record if it is believed. Raises Divergence, Forked or NewerEngine.
+
+        `more`: the next one is there already, so what this one says may be written with it.
+        """
+        believed = self._judged(record)
+        if believed is None:
+            self.passed_over += 1
+        else:
+            self._fold(*believed, position)
+        await self._write_but(more)
+
+    async def on_round(self, round: Round, head: Head, position: int, more: bool = False) -> None:
+        """Apply a believed round; `more` as above."""
+        self._fold(round, head, position)
+        await self._write_but(more)
+
+    async def write(self) -> None:
+        """Write all that was applied."""
+        if self._folded.round > self._applied.round:
+            await self._store.write(self._cell.name, list(self._rows.values()), self._folded)
+            self._applied = self._folded
+            self._on_applied(self._applied)
+        self._rows.clear()
+        self._saving.went_on(self._cell, self._facts, self._folded.position)
+        self._rounds = self._facts = 0
+
+    async def _write_but(self, more: bool) -> None:
+        if self._rounds and not (more and self._rounds < WRITTEN_AT_ONCE):
+            await self.write()
+
+    def _judged(self, record: bytes) -> tuple[Round, Head] | None:
         try:
             round, head = unseal(record, self._verifier)
         except NewerEngine as newer:
             if extends(self._cell.head, newer.outline, self._cell.name):
                 raise
-            self.passed_over += 1
-            return
+            return None
         except BrokenRecord:
-            self.passed_over += 1
-            return
-        if not extends(self._cell.head, round, self._cell.name):
-            self.passed_over += 1
-            return
-        await self.on_round(round, head, position)
+            return None
+        return (round, head) if extends(self._cell.head, round, self._cell.name) else None
 
-    async def on_round(self, round: Round, head: Head, position: int) -> None:
-        """Apply a believed round."""
-        rows = self.rows_of(round, head)
-        applied = Applied(head.round, head.hash, position, round.header.now_ms)
+    def _fold(self, round: Round, head: Head, position: int) -> None:
+        """Apply the round to the state, and gather the rows that the store has not."""
+        changes = evolve(self._cell, round, head)
         if head.round == self._applied.round and head.hash != self._applied.hash:
             raise Forked(f"round {head.round} is another one in the store")
         if head.round > self._applied.round:
-            await self._store.write(self._cell.name, rows, applied)
-            self._applied = applied
-            self._on_applied(applied)
+            for row in project(self._cell, round, head, changes):
+                self._rows[row.table, row.key] = row
+        self._folded = Applied(head.round, head.hash, position, round.header.now_ms)
+        self._rounds += 1
         self._facts += len(round.facts)
-        if self._snapshots is not None and self._facts >= SNAPSHOT_FACTS:
-            self._snapshots.save(head.round, position, self._cell.snapshot())
-            self._facts = 0
-
-    def rows_of(self, round: Round, head: Head) -> list[Row]:
-        """Fold the round, and the rows that it makes."""
-        changes = evolve(self._cell, round, head)
-        return project(self._cell, round, head, changes)

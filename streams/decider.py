@@ -16,6 +16,7 @@ from domain.cell import Cell
 from domain.ledger import Accepted, Head, Round, Signer, Verifier, offsets
 from domain.ports import Clock, Inbox, Log, Snapshots
 from domain.scheduling import ROUND_IS_FULL
+from domain.snapshots import SAVED_AFTER, Saving
 from domain.timers import next_due_ms
 from streams import rounds
 from streams.reader import LedgerReader, catch_up, restore
@@ -35,7 +36,7 @@ class Settings(Struct, frozen=True):
     """A placement costs some 250 bytes of record, so work is a bound of its size too."""
     max_wait_ms: int = 500
     """An idle decider looks at its clock at least this often."""
-    snapshot_facts: int = 100_000
+    snapshot_facts: int = SAVED_AFTER
     """A snapshot is saved after so many facts, or as many as there are jobs: a restart reads them
     again, and saving takes a time that grows with the jobs."""
     by_command_time: bool = False
@@ -88,8 +89,7 @@ class Decider:
         self._on_recovered = on_recovered
         self._cell: Cell | None = None
         self._reader = LedgerReader(log, name, verifier)
-        self._facts = 0
-        """Facts since the last snapshot."""
+        self._saving = Saving(snapshots, 0, self.settings.snapshot_facts)
         self._halvings = 0
         """Rounds are made smaller by so many powers of two, after a record that was too large."""
         self._full = False
@@ -116,7 +116,6 @@ class Decider:
         untried = ("", ROUND_IS_FULL)
         self._full = any(s.waiting and s.reason in untried for s in cell.shapes.values())
         self._quiet_ms = None
-        self._save_if_due()
         await self._on_recovered(cell)
         return cell
 
@@ -124,10 +123,9 @@ class Decider:
         self._cell = None
         remembered = self._remembered.read() if self._remembered is not None else None
         cell, self._reader = await restore(self.name, self._log, self._verifier, self._snapshots)
-        self._facts = 0
+        self._saving = Saving(self._snapshots, cell.head.round, self.settings.snapshot_facts)
         _check_remembered(remembered, cell.head)
-        async for believed in catch_up(cell, self._reader):
-            self._facts += len(believed.round.facts)
+        async for believed in catch_up(cell, self._reader, self._saving):
             _check_remembered(remembered, believed.head)
         if remembered is not None and cell.head.round < remembered.round:
             raise LogTooShort(remembered, cell.head)
@@ -140,11 +138,10 @@ class Decider:
             await self.recover()
         cell = self.cell
         before = cell.head
-        async for believed in catch_up(cell, self._reader):
-            self._facts += len(believed.round.facts)
+        async for _ in catch_up(cell, self._reader, self._saving):
+            pass
         if cell.head != before:
             await self._remember(cell.head)
-            self._save_if_due()
 
     async def take_over(self) -> None:
         """Follow up to now. The next step makes a round in any case: it shows who writes, and
@@ -241,26 +238,17 @@ class Decider:
         cell.believe(candidate.head, round.inputs)
         self._reader.advance(candidate.head, position)
         await self._remember(candidate.head)
-        self._facts += len(round.facts)
         self._full = bool(round.facts) and cell.unfinished
         idle = not round.facts and not round.commands
         due_ms = next_due_ms(cell) if idle else None
         passed = due_ms is not None and due_ms <= round.header.now_ms
         self._quiet_ms = due_ms if passed else None
         await self._on_believed(round, cell)
-        self._save_if_due()
+        self._saving.went_on(cell, len(round.facts), position)
 
     async def _remember(self, head: Head) -> None:
         if self._remembered is not None and head.round:
             await asyncio.to_thread(self._remembered.write, head)
-
-    def _save_if_due(self) -> None:
-        if self._snapshots is None:
-            return
-        cell = self.cell
-        if self._facts >= max(self.settings.snapshot_facts, len(cell.jobs)):
-            self._snapshots.save(cell.head.round, self._reader.head_position, cell.snapshot())
-            self._facts = 0
 
     # --- input ------------------------------------------------------------------------------------
 

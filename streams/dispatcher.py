@@ -8,6 +8,7 @@ from typing import Protocol
 from domain.evolve import evolve
 from domain.ledger import Verifier
 from domain.ports import Snapshots
+from domain.snapshots import Saving
 from streams.dispatch import Instruction, instructions, outstanding
 from streams.reader import Readable, catch_up, restore
 
@@ -36,6 +37,9 @@ class _UpTo:
     def save(self, round: int, position: int, state: bytes) -> None:
         self._snapshots.save(round, position, state)
 
+    def newest(self) -> int:
+        return self._snapshots.newest()
+
     def latest(self, not_after: int | None = None) -> tuple[int, int, bytes] | None:
         known = self._round if not_after is None else min(not_after, self._round)
         return self._snapshots.latest(known)
@@ -51,8 +55,9 @@ async def dispatch(
     last = await told.last_round()
     usable = snapshots if last is None else _UpTo(snapshots, max(0, last - 1))
     cell, reader = await restore(name, log, verifier, usable)
+    saving = Saving(snapshots, cell.head.round)
     if last is None:
-        async for _ in catch_up(cell, reader):
+        async for _ in catch_up(cell, reader, saving):
             pass
         last = cell.head.round
         await told.send(last, outstanding(cell))
@@ -65,3 +70,4 @@ async def dispatch(
         new = instructions(cell, believed.round) if number >= last else ()
         if new:
             await told.send(number, new)
+        saving.went_on(cell, len(believed.round.facts), position)

@@ -7,6 +7,7 @@ from typing import Final
 
 from domain.ledger import Signer, Verifier
 from domain.ports import Clock, Snapshots
+from domain.snapshots import Saving
 from streams.kafka import KafkaCommandSink, KafkaLog
 from streams.reader import catch_up, restore
 from streams.renting import Renter
@@ -34,8 +35,9 @@ async def rent(
     async with KafkaLog(bootstrap, name) as log, KafkaCommandSink(bootstrap, name) as sink:
         voice = Voice(sink, SOURCE, session, clock, signer)
         cell, reader = await restore(name, log, verifier, snapshots)
+        saving = Saving(snapshots, cell.head.round)
         while True:
-            async for _ in catch_up(cell, reader):
+            async for _ in catch_up(cell, reader, saving):
                 pass
             for command in renter.step(cell, clock.now_ms()):
                 await voice.say(command)

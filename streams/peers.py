@@ -24,6 +24,7 @@ from domain.evolve import evolve
 from domain.ledger import Signer, Verifier
 from domain.pool.inventory import advert, delta
 from domain.ports import Clock, CommandSink, Message, Snapshots
+from domain.snapshots import Saving
 from streams import outbox
 from streams.envelope import structured
 from streams.outbox import Letter
@@ -79,7 +80,8 @@ class Relay:
     async def run(self) -> None:
         """Until cancelled. Raises Divergence if the ledger cannot be followed."""
         self._cell, reader = await restore(self._name, self._log, self._verifier, self._snapshots)
-        async for _ in catch_up(self._cell, reader):
+        saving = Saving(self._snapshots, self._cell.head.round)
+        async for _ in catch_up(self._cell, reader, saving):
             pass
         async with asyncio.TaskGroup() as tasks:
             for peer in self._sinks:
@@ -89,6 +91,7 @@ class Relay:
                 evolve(self._cell, believed.round, believed.head)
                 for letter in outbox.letters(self._cell, believed.round):
                     self._put(letter)
+                saving.went_on(self._cell, len(believed.round.facts), believed.position)
 
     def _put(self, letter: Letter) -> None:
         if letter.to in self._waiting:

@@ -22,8 +22,11 @@ class Projector(Protocol):
         """Of the first record that is not in the read model yet."""
         ...
 
-    async def on_record(self, position: int, record: bytes) -> None:
-        """Believed or not: that is for the projector to find. Raises to stop the worker."""
+    async def on_record(self, position: int, record: bytes, more: bool = False) -> None:
+        """Believed or not: that is for the projector to find. Raises to stop the worker.
+
+        `more`: the next record is there already, so this one's rows may wait for its.
+        """
         ...
 
 
@@ -58,9 +61,14 @@ class Projection:
                 await self._catch_up(self._log)
 
     async def _catch_up(self, log: Readable) -> None:
-        async for position, record in log.read(self._next):
-            await self._apply(position, record)
+        before: tuple[int, bytes] | None = None
+        async for found in log.read(self._next):
+            if before is not None:
+                await self._apply(*before, more=True)
+            before = found
+        if before is not None:
+            await self._apply(*before)
 
-    async def _apply(self, position: int, record: bytes) -> None:
-        await self._projector.on_record(position, record)
+    async def _apply(self, position: int, record: bytes, more: bool = False) -> None:
+        await self._projector.on_record(position, record, more)
         self._next = position + 1

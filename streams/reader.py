@@ -16,7 +16,7 @@ from domain.cell import Cell
 from domain.evolve import evolve
 from domain.ledger import BrokenRecord, Head, NewerEngine, Round, Verifier, extends, unseal
 from domain.ports import Snapshots
-from domain.snapshots import whole
+from domain.snapshots import Saving, whole
 
 
 class Readable(Protocol):
@@ -124,7 +124,9 @@ async def _stands(log: Readable, verifier: Verifier, position: int, head: Head) 
     return False
 
 
-async def catch_up(cell: Cell, reader: LedgerReader) -> AsyncIterator[Believed]:
+async def catch_up(
+    cell: Cell, reader: LedgerReader, saving: Saving | None = None
+) -> AsyncIterator[Believed]:
     """Fold the believed records into the cell; yields each after it was applied.
 
     Raises domain.evolve.Divergence.
@@ -132,3 +134,5 @@ async def catch_up(cell: Cell, reader: LedgerReader) -> AsyncIterator[Believed]:
     async for believed in reader.read():
         evolve(cell, believed.round, believed.head)
         yield believed
+        if saving is not None:
+            saving.went_on(cell, len(believed.round.facts), believed.position)

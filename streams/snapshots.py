@@ -36,6 +36,9 @@ class FileSnapshots:
                     continue  # an older one will do
         return None
 
+    def newest(self) -> int:
+        return max((round for round, _ in self.kept()), default=0)
+
     def kept(self) -> list[tuple[int, int]]:
         """Round and position of each, newest first; one of them may be damaged."""
         return [(round, position) for round, position, _ in self._kept()]

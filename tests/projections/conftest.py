@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from domain.cell import Cell
+from domain.evolve import evolve
 from domain.ledger import unseal
-from projections.projector import Projector
+from projections.rows import project
 from projections.sqlite_store import SqliteStore
 from projections.store import Applied
 from projections.tables import Key, Row
@@ -43,12 +45,12 @@ def filled(records: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Sq
 def fill(records: list[bytes], path: Path, cell: str = CELL) -> SqliteStore:
     """Project all at once: of each key the last row."""
     store = SqliteStore(path)
-    projector = Projector(cell, store, None)
+    state = Cell(cell)
     rows: dict[tuple[str, Key], Row] = {}
     applied = Applied()
     for position, record in enumerate(records):
         round, head = unseal(record, None)
-        for row in projector.rows_of(round, head):
+        for row in project(state, round, head, evolve(state, round, head)):
             rows[row.table, row.key] = row
         applied = Applied(head.round, head.hash, position, round.header.now_ms)
     asyncio.run(store.write(cell, list(rows.values()), applied))

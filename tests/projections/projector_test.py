@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -67,6 +68,51 @@ def test_a_restart_anywhere_makes_no_difference(
     assert contents(store) == contents(once)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rounds_that_are_written_together_end_in_the_same_rows(
+    once: SqliteStore,
+    store: SqliteStore,
+    records: list[bytes],
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever it knew of more, and wherever it was killed before it wrote."""
+    random = Random(seed)
+    monkeypatch.setattr("projections.projector.WRITTEN_AT_ONCE", (2, 7, 500)[seed % 3])
+    writes: list[Applied] = []
+
+    async def some(until: int, to_the_end: bool) -> None:
+        projector = Projector(CELL, store, None, on_applied=writes.append)
+        position = await projector.position()
+        for at in range(position, until):
+            more = random.random() < 0.9 and not (to_the_end and at == until - 1)
+            if random.random() < 0.1:
+                await projector.on_record(at, b"{}", more=True)
+            await projector.on_record(at, records[at], more)
+
+    for until in sorted(random.sample(range(SOME), 4)):
+        asyncio.run(some(until, to_the_end=False))
+    asyncio.run(some(SOME, to_the_end=True))
+    assert contents(store) == contents(once)
+    assert len(writes) < SOME * 3 // 4
+    assert [w.round for w in writes] == sorted({w.round for w in writes})
+
+
+def test_what_was_gathered_is_written_although_nothing_believed_follows(
+    store: SqliteStore, records: list[bytes]
+) -> None:
+    async def go() -> None:
+        projector = Projector(CELL, store, None)
+        await projector.position()
+        for at in range(10):
+            await projector.on_record(at, records[at], more=True)
+        assert (await store.applied(CELL)).round == 0
+        await projector.on_record(10, b"{}")
+        assert (await store.applied(CELL)).round == 10
+
+    asyncio.run(go())
+
+
 def test_after_a_reset_the_tables_are_the_same(
     once: SqliteStore, store: SqliteStore, records: list[bytes]
 ) -> None:
@@ -84,7 +130,7 @@ def test_with_a_snapshot_only_the_tail_is_read(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("projections.projector.SNAPSHOT_FACTS", 100)
+    monkeypatch.setattr("domain.snapshots.SAVED_AFTER", 100)
     snapshots = FileSnapshots(tmp_path / "snapshots")
     asyncio.run(project(store, records[: SOME // 2], snapshots=snapshots))
     again = Projector(CELL, store, None, snapshots)

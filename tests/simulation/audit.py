@@ -9,7 +9,6 @@ from domain.cell import Cell
 from domain.evolve import evolve
 from domain.snapshots import DamagedSnapshot
 from projections import rows
-from projections.projector import Projector
 from streams.kafka import LETTER_HEADER
 from tests.simulation.disk import Contents, Disk, RowStore, SqlStore
 from tests.simulation.loop import Violation
@@ -96,11 +95,10 @@ def check_deciders(world: World) -> None:
 
 def check_read_model(world: World) -> None:
     """It is what a projection anew gives, and what the state itself shows."""
-    fresh = RowStore(Disk(), 0)
-    projector = Projector(world.chain.cell.name, fresh, None)
+    fresh, cell = RowStore(Disk(), 0), Cell(world.chain.cell.name)
     for n, round in enumerate(world.chain.rounds, 1):
-        made = projector.rows_of(round, world.chain.heads[n])
-        for row in made:
+        head = world.chain.heads[n]
+        for row in rows.project(cell, round, head, evolve(cell, round, head)):
             fresh.tables[row.table][row.key] = (row.round, row.values)
     expected = fresh.contents()
     for store in world.stores.values():
@@ -147,7 +145,7 @@ def check_rows_of_state(cell: Cell, store: RowStore) -> None:
 def check_snapshots(world: World) -> None:
     """From a whole snapshot on, the records give the same state."""
     chain = world.chain
-    kept = world.snapshots.kept
+    kept = world.snapshots.saved
     for number, position, state in kept[world.seed % len(kept) :][:1] if kept else ():
         try:
             cell = Cell.restore(state)

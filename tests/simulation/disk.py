@@ -36,7 +36,7 @@ class Snapshots:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self.kept: list[tuple[int, int, bytes]] = []
+        self.saved: list[tuple[int, int, bytes]] = []
         self.saves = 0
         self.damage: dict[int, str] = {}
         """What happens to the n-th one: torn, flipped, or lost."""
@@ -57,15 +57,18 @@ class Snapshots:
         elif kind == "flipped":
             middle = len(state) // 2
             state = state[:middle] + bytes([state[middle] ^ 1]) + state[middle + 1 :]
-        self.kept = [k for k in self.kept if k[0] != round]
-        self.kept.append((round, position, state))
-        self.kept.sort()
+        self.saved = [k for k in self.saved if k[0] != round]
+        self.saved.append((round, position, state))
+        self.saved.sort()
 
     def latest(self, not_after: int | None = None) -> tuple[int, int, bytes] | None:
-        for found in reversed(self.kept):
+        for found in reversed(self.saved):
             if found[0] not in self.hidden and (not_after is None or found[0] <= not_after):
                 return found
         return None
+
+    def newest(self) -> int:
+        return max((round for round, *_ in self.saved), default=0)
 
 
 class Remembered(RememberedHead):

@@ -70,7 +70,7 @@ class Injector:
                 self._world.broker.crash(fault.for_s)
             case "hide":
                 for snapshots in self._all_snapshots():
-                    snapshots.hidden.update(k[0] for k in snapshots.kept[-fault.n :])
+                    snapshots.hidden.update(k[0] for k in snapshots.saved[-fault.n :])
             case "standby" if not self._world.embedded:
                 self._world.start("standby", self._world.decide)
                 self._world.loop.outside_at(now + fault.for_s, self._world.kill, "standby")

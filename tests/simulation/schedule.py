@@ -129,7 +129,7 @@ def simulated() -> Iterator[None]:
         patch("streams.fleet.LONGEST_WAIT_S", 3.0),
         patch("streams.kafka_intake.COMMIT_S", 4),
         patch("streams.project.LOOK_S", 8.0),
-        patch("projections.projector.SNAPSHOT_FACTS", 15),
+        patch("domain.snapshots.SAVED_AFTER", 15),
         patch("domain.jobs.submit_job", poisoned),
     ):
         yield

@@ -46,7 +46,7 @@ class ReadModel:
     async def position(self) -> int:
         return self.start
 
-    async def on_record(self, position: int, record: bytes) -> None:
+    async def on_record(self, position: int, record: bytes, more: bool = False) -> None:
         if record == self.bad:
             raise ValueError("no such row")
         assert position == self.start + len(self.records), "in order, without a gap"

@@ -69,7 +69,7 @@ class Folding:
     async def position(self) -> int:
         return 0
 
-    async def on_record(self, position: int, record: bytes) -> None:
+    async def on_record(self, position: int, record: bytes, more: bool = False) -> None:
         round, head = unseal(record, None)
         evolve(self.cell, round, head)
         self.rounds.append(round)
