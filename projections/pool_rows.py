@@ -23,17 +23,17 @@ def rows(cell: Cell, changes: Changes) -> Iterator[tuple[str, tuple[str, ...], V
         return
     changed = {e.id: None for e in changes.touched if isinstance(e, Peer | Fence)}
     changed |= {e.id: None for e in changes.gone if isinstance(e, Fence)}
-    peers = [cell.pool.peers[region] for region in changed]
+    peers = [cell.pool.peers[region] for region in changed if region in cell.pool.peers]
     if peers or cell.pool.region in changes.touched:
         yield "regions", (cell.pool.region.id,), _own(cell)
     flows = _flows(cell) if peers else {}
-    for peer in peers:
-        yield "regions", (peer.id,), _peer(cell, peer, flows)
     for gone in changes.gone:
         if isinstance(gone, Peer):
             yield "regions", (gone.id,), None
         elif isinstance(gone, HandOff):
             yield "hand_offs", (gone.id, gone.kind), None
+    for peer in peers:
+        yield "regions", (peer.id,), _peer(cell, peer, flows)
     for entity in changes.touched:
         if isinstance(entity, HandOff):
             yield "hand_offs", (entity.id, entity.kind), hand_off(entity)

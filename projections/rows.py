@@ -51,10 +51,10 @@ def project(cell: Cell, round: Round, head: Head, changes: Changes) -> list[Row]
     """Rows after the round; `cell` is the state after it."""
     made = _Rows(cell, round, head, changes)
     made.history()
-    for entity in _with_kin(changes):
-        made.entity(entity)
     for entity in changes.gone:
         made.gone(entity)
+    for entity in _with_kin(changes):  # after what has gone: one of the same name may be there anew
+        made.entity(entity)
     for table, key, values in pool_rows.rows(cell, changes):
         made.put(table, key, values)
     made.capacity(changes)
@@ -300,7 +300,7 @@ class _Rows:
 
     def capacity(self, changes: Changes) -> None:
         domains: dict[Domain, set[str]] = {}
-        for entity in (*changes.touched, *changes.gone):
+        for entity in (*changes.gone, *changes.touched):
             if not isinstance(entity, Node):
                 continue
             domain: Domain | None = entity.rack
