@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from domain.ports import Snapshots
 
 FORM: Final = 5
-SAVED_AFTER: Final = 20_000
+SAVED_AFTER: Final = 5_000
 """Facts after which the state is saved: a restart folds no more, in seconds."""
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
