@@ -89,7 +89,8 @@ class Place:
         projector = Projector(self.cell, fresh, self.ring)
         async with KafkaLog(self.bootstrap, self.cell) as log:
             async for position, record in log.read(await projector.position()):
-                await projector.on_record(position, record)
+                await projector.on_record(position, record, more=True)
+        await projector.write()
         assert await lived.applied(self.cell) == await fresh.applied(self.cell)
         contact = (self.cassandra.contact_points, self.cassandra.port)
         mine, theirs = all_rows(*contact, self.cell), all_rows(*contact, f"{self.cell}_fresh")
