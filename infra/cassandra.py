@@ -104,7 +104,8 @@ class LocalCassandra(Cluster):
             "java.io.tmpdir": f"{home}/tmp",
             "cassandra-foreground": "yes",
             "cassandra.skip_wait_for_gossip_to_settle": "0",
-            "cassandra.ring_delay_ms": "1",
+            # Nodes after the first give the ring so long to answer them, and then do not start.
+            "cassandra.ring_delay_ms": "1" if node == 1 else "10000",
             "cassandra.shutdown_announce_in_ms": "100",
         }
         options += [f"-D{key}={value}" for key, value in system.items()]
