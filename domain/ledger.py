@@ -236,6 +236,24 @@ def extends(head: Head, round: Round | Outline, cell: str) -> bool:
     return round.cell == cell and round.header.round == head.round + 1 and round.prev == head.hash
 
 
+def as_next(
+    record: bytes, head: Head, cell: str, verifier: Verifier | None
+) -> tuple[Round, Head] | None:
+    """What the record says and the head that it makes, if it is the next one of this cell's chain.
+
+    Raises NewerEngine if a version after this one goes on with the ledger.
+    """
+    try:
+        round, made = unseal(record, verifier)
+    except NewerEngine as newer:
+        if extends(head, newer.outline, cell):
+            raise
+        return None
+    except BrokenRecord:
+        return None
+    return (round, made) if extends(head, round, cell) else None
+
+
 def offsets(inputs: dict[str, int], commands: Sequence[Accepted]) -> dict[str, int]:
     """Next offset of each partition after these commands."""
     after = dict(inputs)

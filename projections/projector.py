@@ -11,7 +11,7 @@ from typing import Final
 
 from domain.cell import Cell
 from domain.evolve import evolve
-from domain.ledger import BrokenRecord, Head, NewerEngine, Round, Verifier, extends, unseal
+from domain.ledger import Head, Round, Verifier, as_next
 from domain.ports import Snapshots
 from domain.snapshots import Saving, whole
 from projections.rows import project
@@ -60,7 +60,7 @@ class Projector:
     async def position(self) -> int:
         """Restore the state, and say where in the log to read from."""
         name = self._cell.name
-        self._applied = await self._store.applied(name)
+        self._applied = self._folded = await self._store.applied(name)
         self._cell, position = self._restored(name)
         self._saving = Saving(self._snapshots, self._cell.head.round)
         self._rows.clear()
@@ -79,11 +79,11 @@ class Projector:
 
         `more`: the next one is there already, so what this one says may be written with it.
         """
-        believed = self._judged(record)
-        if believed is None:
+        found = as_next(record, self._cell.head, self._cell.name, self._verifier)
+        if found is None:
             self.passed_over += 1
         else:
-            self._fold(*believed, position)
+            self._fold(*found, position)
         await self._write_but(more)
 
     async def on_round(self, round: Round, head: Head, position: int, more: bool = False) -> None:
@@ -104,17 +104,6 @@ class Projector:
     async def _write_but(self, more: bool) -> None:
         if self._rounds and not (more and self._rounds < WRITTEN_AT_ONCE):
             await self.write()
-
-    def _judged(self, record: bytes) -> tuple[Round, Head] | None:
-        try:
-            round, head = unseal(record, self._verifier)
-        except NewerEngine as newer:
-            if extends(self._cell.head, newer.outline, self._cell.name):
-                raise
-            return None
-        except BrokenRecord:
-            return None
-        return (round, head) if extends(self._cell.head, round, self._cell.name) else None
 
     def _fold(self, round: Round, head: Head, position: int) -> None:
         """Apply the round to the state, and gather the rows that the store has not."""

@@ -27,24 +27,6 @@ class Told(Protocol):
     async def last_round(self) -> int | None: ...
 
 
-class _UpTo:
-    """Snapshots of no later round than this one."""
-
-    def __init__(self, snapshots: Snapshots, round: int) -> None:
-        self._snapshots = snapshots
-        self._round = round
-
-    def save(self, round: int, position: int, state: bytes) -> None:
-        self._snapshots.save(round, position, state)
-
-    def newest(self) -> int:
-        return self._snapshots.newest()
-
-    def latest(self, not_after: int | None = None) -> tuple[int, int, bytes] | None:
-        known = self._round if not_after is None else min(not_after, self._round)
-        return self._snapshots.latest(known)
-
-
 async def dispatch(
     name: str, log: Followed, told: Told, snapshots: Snapshots, verifier: Verifier
 ) -> None:
@@ -53,8 +35,8 @@ async def dispatch(
     If what was told is older than `told` keeps, agents hear once more all that stands.
     """
     last = await told.last_round()
-    usable = snapshots if last is None else _UpTo(snapshots, max(0, last - 1))
-    cell, reader = await restore(name, log, verifier, usable)
+    not_after = None if last is None else max(0, last - 1)
+    cell, reader = await restore(name, log, verifier, snapshots, not_after)
     saving = Saving(snapshots, cell.head.round)
     if last is None:
         async for _ in catch_up(cell, reader, saving):

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from domain.cell import Cell
 from domain.evolve import evolve
-from domain.ledger import BrokenRecord, Head, NewerEngine, Round, Verifier, extends, unseal
+from domain.ledger import BrokenRecord, Head, Round, Verifier, as_next, unseal
 from domain.ports import Snapshots
 from domain.snapshots import Saving, whole
 
@@ -67,19 +67,11 @@ class LedgerReader:
 
         Raises NewerEngine if a version after this one goes on with the ledger.
         """
-        try:
-            round, head = unseal(record, self._verifier)
-        except NewerEngine as newer:
-            if extends(self.head, newer.outline, self._cell):
-                raise
+        found = as_next(record, self.head, self._cell, self._verifier)
+        if found is None:
             self.passed_over += 1
             return None
-        except BrokenRecord:
-            self.passed_over += 1
-            return None
-        if not extends(self.head, round, self._cell):
-            self.passed_over += 1
-            return None
+        round, head = found
         self.advance(head, position)
         return Believed(position, round, head, record)
 
