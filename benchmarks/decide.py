@@ -22,6 +22,7 @@ from domain.decide import decide
 from domain.facts import AttemptStarted
 from domain.ledger import ENGINE, Accepted, Head, Header, Round, Signer, canonical, seal
 from domain.specs import FabricPath
+from streams.rounds import YOUNG_ONLY
 
 SIZES = ((1, 1, 50), (1, 2, 20), (1, 4, 12), (1, 8, 12), (2, 8, 3), (4, 8, 2), (16, 8, 1))
 """(replicas, slots, weight) of the jobs: mostly small ones, some gangs up to 128 slots."""
@@ -199,7 +200,7 @@ def measure(args: argparse.Namespace, shapes: int) -> dict[str, Any]:
     """Figures of one size; `args` has nodes, pending, rounds, ends, seed and plain."""
     from benchmarks.everything import Everything
 
-    gc.set_threshold(10_000, 10, 1000)  # as a worker does
+    gc.set_threshold(*YOUNG_ONLY)  # as a worker does
     bench = (Bench if args.plain else Everything)(args.nodes, shapes, args.seed)
     figures = bench.set_up(args.pending)
     bench.add_nodes()

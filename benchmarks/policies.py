@@ -24,6 +24,7 @@ from domain.policies.effects import PPM
 from domain.policies.live import Live, Scoped, live_rule
 from domain.policies.rulebook import masks
 from domain.policies.validation import trees_of
+from streams.rounds import YOUNG_ONLY
 
 CONDITIONS = (
     "job.tier == '{tier}' && job.slots >= {slots}",
@@ -202,7 +203,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
-    gc.set_threshold(10_000, 10, 1000)  # as a worker does
+    gc.set_threshold(*YOUNG_ONLY)  # as a worker does
     return {
         "nodes": args.nodes,
         "slots": args.nodes * 8,

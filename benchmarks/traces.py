@@ -7,6 +7,7 @@ borrow what others leave idle.
 from __future__ import annotations
 
 import argparse
+import gc
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from benchmarks.keys import Ed25519
 from domain.commands import SetPolicy
 from domain.specs import PolicyParameters
 from streams import traces
+from streams.rounds import YOUNG_ONLY
 from streams.scenario import Arrival, Scenario, arrival
 from streams.simulate import Simulation
 
@@ -106,6 +108,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--round-s", type=int, default=10)
     parser.add_argument("--json", action="store_true", help="accepted; the output is always JSON")
     args = parser.parse_args(argv)
+    gc.set_threshold(*YOUNG_ONLY)  # as a worker does
     result: dict[str, Any] = {}
     for name in args.trace or SIZES:
         path = args.traces / FILES[name]

@@ -204,7 +204,7 @@ class Cell:
     def close(self) -> Changes:
         """End the round: bring it to book, the digest up to date, and tell what changed."""
         for entity in (*self._touched, *self._gone):
-            if isinstance(entity, Node | Job | Reservation):
+            if isinstance(entity, (Node, Job, Reservation)):
                 accounting.bring(self, entity, entity in self._gone)
                 if isinstance(entity, Reservation):
                     entity.settle(self.now_ms)

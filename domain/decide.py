@@ -104,10 +104,9 @@ def decide(cell: Cell, header: Header, accepted: Sequence[Accepted]) -> Round:
     duplicates: list[int] = []
     refusals: list[Refusal] = []
     for index, command in enumerate(taken):
-        if cell.memory.knows_command(command.source, command.id):
+        if not cell.memory.remember_command(command.source, command.id, cell.now_ms):
             duplicates.append(index)
             continue
-        cell.memory.remember_command(command.source, command.id, cell.now_ms)
         try:
             if (command.partition, command.offset) in quarantined:
                 raise Refused("quarantined", "", "an operator took this command out")

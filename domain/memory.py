@@ -26,23 +26,23 @@ class Memory:
         self.digest = 0
         """Sum of all keys, as part of the state's digest."""
 
-    def knows_command(self, source: str, id_: str) -> bool:
-        return _key(b"c", source, id_) in self._since
-
     def knows_name(self, job: str) -> bool:
         return _key(b"j", job) in self._since
 
-    def remember_command(self, source: str, id_: str, now_ms: int) -> None:
-        self._remember(_key(b"c", source, id_), now_ms)
+    def remember_command(self, source: str, id_: str, now_ms: int) -> bool:
+        """False if it is known already: then the time at which it came stays."""
+        return self._remember(_key(b"c", source, id_), now_ms)
 
     def remember_name(self, job: str, now_ms: int) -> None:
         self._remember(_key(b"j", job), now_ms)
 
-    def _remember(self, key: bytes, now_ms: int) -> None:
-        if key not in self._since:
-            self._since[key] = now_ms
-            self._order.append(key)
-            self.digest += int.from_bytes(key)
+    def _remember(self, key: bytes, now_ms: int) -> bool:
+        if key in self._since:
+            return False
+        self._since[key] = now_ms
+        self._order.append(key)
+        self.digest += int.from_bytes(key)
+        return True
 
     def forget(self, before_ms: int) -> None:
         """Forget what was remembered before this time."""

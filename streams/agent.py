@@ -175,7 +175,7 @@ class Agent:
 
     def _renew(self, spec: RegisterNode, now_ms: int) -> None:
         if self._nodes.get(spec.node) is spec:
-            self._out.append(ReportNode.model_construct(node=spec.node))
+            self._out.append(ReportNode(node=spec.node))
             self._renew_after(spec, now_ms)
 
     # --- instructions ---
@@ -257,9 +257,7 @@ class Agent:
 
     def _report_part(self, start: Start, state: State) -> None:
         self._out.append(
-            ReportAttempt.model_construct(
-                job=start.job, attempt=start.attempt, state=state, part=start.part
-            )
+            ReportAttempt(job=start.job, attempt=start.attempt, state=state, part=start.part)
         )
 
     def _resize(self, execution: _Execution, part: int, start: Start | None, now_ms: int) -> None:
@@ -351,9 +349,7 @@ class Agent:
         start = execution.start
         execution.saves += 1
         self._saved_ms[start.job] = execution.kept_ms + done_ms
-        self._out.append(
-            ReportCheckpoint.model_construct(job=start.job, attempt=start.attempt, at_ms=taken_ms)
-        )
+        self._out.append(ReportCheckpoint(job=start.job, attempt=start.attempt, at_ms=taken_ms))
         self._plan_checkpoint(execution)
 
     def _stopped(self, execution: _Execution, asked_ms: int, saves: bool) -> None:
@@ -363,9 +359,7 @@ class Agent:
             spent_ms = (asked_ms - execution.begun_ms) * self._speed
             saved_ms = spent_ms - execution.saves * 1000 * start.checkpoint_write_s
             self._saved_ms[start.job] = execution.kept_ms + max(0, saved_ms)
-            report = ReportCheckpoint.model_construct(
-                job=start.job, attempt=start.attempt, at_ms=asked_ms
-            )
+            report = ReportCheckpoint(job=start.job, attempt=start.attempt, at_ms=asked_ms)
             self._out.append(report)
         self._finish(execution, "stopped")
 
@@ -380,9 +374,7 @@ class Agent:
     def _report(self, execution: _Execution, state: State) -> None:
         start = execution.start
         self._out.append(
-            ReportAttempt.model_construct(
-                job=start.job, attempt=start.attempt, state=state, nodes=execution.nodes
-            )
+            ReportAttempt(job=start.job, attempt=start.attempt, state=state, nodes=execution.nodes)
         )
 
     def _end(self, execution: _Execution) -> None:

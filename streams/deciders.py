@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from streams.election import Election, session_ms
 from streams.ending import end
-from streams.faust_app import YOUNG_ONLY, Worker, check, decide
+from streams.faust_app import Worker, check, decide
+from streams.rounds import YOUNG_ONLY
 
 
 async def run_deciders(workers: Sequence[Worker]) -> None:

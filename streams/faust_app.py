@@ -35,7 +35,7 @@ from streams.kafka_dispatch import KafkaDispatch
 from streams.kafka_intake import take_in
 from streams.project import Projection, Projector
 from streams.remembered import RememberedHead
-from streams.rounds import Place
+from streams.rounds import YOUNG_ONLY, Place
 from streams.standby import stand_by
 from streams.topics import RECORD_BYTES, WrongTopics, check_topics, topic
 
@@ -77,9 +77,6 @@ class Worker:
 
 
 START_S: Final = 30
-YOUNG_ONLY: Final = (10_000, 10, 1000)
-"""Thresholds of the garbage collector; see `run_worker`."""
-
 Failed = asyncio.Future[Exception]
 """Gets what made the first role fail. A crash of Faust's would end in its own clean-up."""
 
