@@ -99,11 +99,14 @@ class _Branch(Generic[RoomT]):
 
 
 def limited(group: ReplicaGroup, level: int, count: int) -> int:
-    """Of so many replicas for which there is room in a domain, those that the rules allow."""
+    """Of so many replicas for which there is room in a domain, those that the rules allow.
+
+    What a spread leaves of them still comes in whole slices of this level or a narrower one.
+    """
     if group.spread is not None and LEVELS.index(group.spread.level) == level:
         count = min(count, group.spread.max_replicas)
     for part in group.slices:
-        if LEVELS.index(part.level) == level:
+        if LEVELS.index(part.level) >= level:
             count -= count % part.size
     return count
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -66,6 +66,12 @@ def obeyed(cell: Cell, group: specs.ReplicaGroup, placed: dict[str, int]) -> boo
 
 
 @settings(max_examples=150, derandomize=True, database=None, deadline=None)
+@example(  # found: one of a pair in each rack, as no more may lie in one
+    known=[("x", "1", 3), ("x", "2", 3)],
+    count=2,
+    slices=(specs.Slice(size=2, level=NODE),),
+    spread=specs.Spread(level=RACK, max_replicas=1),
+)
 @given(
     known=st.lists(places, min_size=1, max_size=5),
     count=st.sampled_from((1, 2, 3, 4, 4, 6)),
