@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from domain.fabric import RACK, Domain, NodeClass
+from domain.fabric import NODE, RACK, Domain, NodeClass
 from domain.fact import Held
 from domain.facts import Victim
 from domain.placement import nodes_of
@@ -104,6 +104,8 @@ def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
     """The cheapest set of victims that makes room, or None if there is none."""
     if not eligible.cost:
         return None
+    if wanted.level == NODE and wanted.within is None:
+        return _on_one_node(turn, wanted, eligible)
     if len(wanted.groups) == 1 and wanted.groups[0][0] == 1 and wanted.within is None:
         return _plan_one(turn, wanted, eligible)
     classes = {c.id for c in wanted.classes}
@@ -116,14 +118,18 @@ def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
     plans = []
     for domain in sorted(evictable, key=lambda d: d.path):
         turn.work -= 1 + len(evictable[domain]) // NODES_A_UNIT
-        found = _Search(turn, domain, classes, evictable[domain], eligible).plan(wanted)
-        if found is not None:
-            plans.append(found)
-    if not plans:
+        plans.append(_Search(turn, domain, classes, evictable[domain], eligible).plan(wanted))
+    return cheapest(plans)
+
+
+def cheapest(plans: Iterable[Plan | None]) -> Plan | None:
+    """The plan that costs least, with how many there were and what the second one costs."""
+    found = [p for p in plans if p is not None]
+    if not found:
         return None
-    plans.sort(key=lambda p: (p.cost, len(p.runs), p.domain.path))
-    second = plans[1].cost if len(plans) > 1 else None
-    return plans[0]._replace(candidates=len(plans), runner_up_cost=second)
+    found.sort(key=lambda p: (p.cost, len(p.runs), p.domain.path))
+    second = found[1].cost if len(found) > 1 else None
+    return found[0]._replace(candidates=len(found), runner_up_cost=second)
 
 
 def _evictable(turn: Turn, classes: set[int], eligible: Eligible) -> list[Node]:
@@ -138,6 +144,18 @@ def domain_of(node: Node, level: int) -> Domain:
     while domain.level > level and domain.parent is not None:
         domain = domain.parent
     return domain
+
+
+def _on_one_node(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
+    """All replicas on one node: they ask of it what one of all their slots would."""
+    if any(count > per_node for count, _, per_node in wanted.groups):
+        return None
+    slots = sum(count * each for count, each, _ in wanted.groups)
+    found = _plan_one(turn, wanted._replace(groups=((1, slots, 1),)), eligible)
+    if found is None:
+        return None
+    ((node, _, _),) = found.placed
+    return found._replace(placed=[(node, g[0], i) for i, g in enumerate(wanted.groups)])
 
 
 def _plan_one(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:

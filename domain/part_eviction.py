@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
-from domain.eviction import NODES_A_UNIT, Eligible, Plan, domain_of
-from domain.fabric import RACK, Domain
-from domain.nodes import WHOLE, allows
+from domain.eviction import NODES_A_UNIT, Eligible, Plan, cheapest, domain_of
+from domain.fabric import NODE, RACK, Domain
+from domain.nodes import allows
 
 if TYPE_CHECKING:
     from domain.nodes import Node
@@ -36,40 +36,24 @@ class Parts(NamedTuple):
         return min(self) >= 0
 
 
-def may_claim(need: Need) -> bool:
-    """True iff all of its replicas ask for whole slots and some for parts of their hosts.
-
-    Without rules of how they lie to each other or to other jobs.
-    """
-    whole = all(g.slots > 0 and g.share_milli == WHOLE for g in need.groups)
-    return whole and not need.plain and not need.ruled
-
-
 def plan(turn: Turn, need: Need, eligible: Eligible) -> Plan | None:
     """The cheapest victims found that make room in one domain, or None if none are enough."""
     if not eligible.cost:
         return None
-    plans: list[Plan] = []
-    level = min(need.required, RACK)
-    for domain, nodes in _domains(turn, need, level, eligible):
+    plans = []
+    for domain, nodes in domains(turn, need, eligible):
         turn.work -= 1 + len(nodes) // NODES_A_UNIT
-        found = _Search(turn, domain, nodes, eligible).plan(need.groups)
-        if found is not None and found.runs:
-            plans.append(found)
-    if not plans:
-        return None
-    plans.sort(key=lambda p: (p.cost, len(p.runs), p.domain.path))
-    second = plans[1].cost if len(plans) > 1 else None
-    return plans[0]._replace(candidates=len(plans), runner_up_cost=second)
+        plans.append(_Search(turn, domain, nodes, eligible).plan(need.groups))
+    return cheapest(p for p in plans if p is not None and p.runs)
 
 
-def _domains(
-    turn: Turn, need: Need, level: int, eligible: Eligible
-) -> list[tuple[Domain, list[Node]]]:
+def domains(turn: Turn, need: Need, eligible: Eligible) -> list[tuple[Domain, list[Node]]]:
     """Nodes that may take a replica, by the domain in which all have to lie, if any may be evicted.
 
-    What is free is enough for none alone: a single replica needs a node with victims.
+    What is free is enough for none alone: a single replica needs a node with victims. Where all
+    have to lie on one node, each is listed by itself.
     """
+    level = min(need.required, RACK)
     classes = {c.id for c in need.classes(turn.cell)}
     known, rows = turn.cell.nodes, eligible.by_node()
     found: dict[Domain, list[Node]] = {domain_of(known[id_], level): [] for id_ in rows}
@@ -78,7 +62,10 @@ def _domains(
         fits = node.class_.id in classes and node.schedulable and allows(need.placement, node)
         if fits and domain in found:
             found[domain].append(node)
-    return sorted(((d, nodes) for d, nodes in found.items() if nodes), key=lambda d: d[0].path)
+    listed = sorted(((d, nodes) for d, nodes in found.items() if nodes), key=lambda d: d[0].path)
+    if need.required == NODE and not need.part:
+        return [(domain, [node]) for domain, nodes in listed for node in nodes]
+    return listed
 
 
 class _Search:

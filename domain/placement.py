@@ -216,15 +216,15 @@ def _fill(
         where = rules.lying(cell, need)
         nodes = [n for n in nodes if rules.obeys(where, n)]
     if not one_node:
-        return _pack(need, [_Room(n, n.available) for n in nodes])
+        return pack(need, [Room(n, n.available) for n in nodes])
     for node in sorted(nodes, key=lambda n: (n.available, n.index)):
-        placed = _pack(need, [_Room(node, node.available)])
+        placed = pack(need, [Room(node, node.available)])
         if placed is not None:
             return placed
     return None
 
 
-class _Room:
+class Room:
     """What a node has left while a gang is being put together."""
 
     __slots__ = ("cpu", "free", "memory", "node", "partial")
@@ -269,7 +269,8 @@ class _Room:
         return device
 
 
-def _pack(need: Need, rooms: Sequence[_Room]) -> list[Placed] | None:
+def pack(need: Need, rooms: Sequence[Room]) -> list[Placed] | None:
+    """Rooms for all groups of the need, taken from what the rooms have left; None if they lack."""
     placed: list[Placed] = []
     for index, group in enumerate(need.groups):
         if rules.ruled(group):
@@ -311,19 +312,19 @@ def inside(reservation: Reservation, cell: Cell, need: Need) -> Choice | Blocked
     if not reservation.active or reservation.closing:
         return Blocked("reservation_not_active", need.size_milli, 0, reservation.id)
     classes = need.classes(cell)
-    parts: dict[tuple[str, ...], list[_Room]] = {}
+    parts: dict[tuple[str, ...], list[Room]] = {}
     where = rules.lying(cell, need)
     for id_ in sorted(reservation.nodes):
         node = cell.nodes[id_]
         allowed = allows(need.placement, node) and rules.obeys(where, node)
         if node.class_ in classes and allowed:
             part = (*node.rack.path, id_)[: need.required + 1]
-            parts.setdefault(part, []).append(_Room(node, reservation.free_on(id_)))
+            parts.setdefault(part, []).append(Room(node, reservation.free_on(id_)))
     if not parts:
         return Blocked("no_matching_nodes", need.size_milli, 0, reservation.id)
     sized = sorted((sum(r.free for r in rooms), part) for part, rooms in parts.items())
     for free, part in sized:
-        nodes = _pack(need, parts[part]) if free >= need.slots else None
+        nodes = pack(need, parts[part]) if free >= need.slots else None
         if nodes is not None:
             return Choice(nodes, len(parts), reservation.id, (0, free - need.slots))
     total = sum(free for free, _ in sized)

@@ -14,8 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from domain import consolidation, estimates, ordering, part_eviction, promises
+from domain import (
+    consolidation,
+    estimates,
+    ordering,
+    part_eviction,
+    promises,
+    rule_eviction,
+)
 from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
+from domain.nodes import WHOLE
 from domain.policies.effects import PPM
 from domain.runs import SURPLUS
 from domain.specs import TIERS
@@ -246,7 +254,7 @@ def for_shape(
     delay_s = shape.ruling.patience_s
     delay_ms = 1000 * (turn.cell.policy.queue_delay_s[shape.tier] if delay_s is None else delay_s)
     for flavour, need in enumerate(shape.needs):
-        if not (need.plain or part_eviction.may_claim(need)) or shape.waits_s[flavour]:
+        if not _may_claim(need) or shape.waits_s[flavour]:
             continue
         if shape.demand.below_ceiling(need.accelerator) < shape.size:
             continue
@@ -260,6 +268,11 @@ def for_shape(
     return None
 
 
+def _may_claim(need: Need) -> bool:
+    """A claim holds whole slots, and waits for them; it holds no shares of devices."""
+    return all(g.slots > 0 and g.share_milli == WHOLE for g in need.groups)
+
+
 def _plans(
     turn: Turn, victims: Victims, shape: Shape, job: Job, need: Need, blocked: Blocked
 ) -> Iterator[Plan]:
@@ -269,6 +282,8 @@ def _plans(
     for eligible in victims.of(shape, job, need.accelerator):
         if need.plain:
             found = plan(turn, wanted, eligible)
+        elif need.ruled:
+            found = rule_eviction.plan(turn, need, eligible)
         else:
             found = part_eviction.plan(turn, need, eligible)
         if found is not None:

@@ -192,7 +192,36 @@ some_jobs = st.tuples(
     st.sampled_from(tuple(specs.Tier)),
     st.sampled_from((("h100",), ("npu",), ("h100", "npu"), ("npu", "h100"))),
     st.booleans(),
+    st.sampled_from(("", "", "pairs", "spread", "apart", "node")),
 )
+
+
+def ruled(rule: str) -> dict[str, Any]:
+    """Of a job of up to three replicas: how they lie."""
+    node_level = specs.Level.NODE
+    apart = specs.Affinity(key="k", level=node_level, mode="apart")
+    rules: dict[str, dict[str, Any]] = {
+        "pairs": {"count": 2, "slices": (specs.Slice(size=2, level=node_level),)},
+        "spread": {"spread": specs.Spread(level=node_level, max_replicas=1)},
+        "apart": {"placement": specs.Placement(affinity=(apart,))},
+        "node": {"placement": specs.Placement(required_level=node_level)},
+    }
+    return rules.get(rule, {})
+
+
+def job_of(name: str, some: tuple[Any, ...]) -> c.SubmitJob:
+    queue, slots, count, tier, types, preemptible, rule = some
+    rules = ruled(rule)
+    placement = rules.pop("placement", specs.Placement())
+    return job(
+        name,
+        queue=queue,
+        tier=tier,
+        preemptible=preemptible,
+        groups=(specs.ReplicaGroup(**{"count": count, "slots": slots, **rules}),),
+        flavours=tuple(specs.Flavour(accelerator=t) for t in types),
+        placement=placement,
+    )
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -225,18 +254,7 @@ def test_any_world_gets_quiet(
     ]
     world = tree(*(above or [account("org", parent=None)]), *leaves, policy=policy)
     world.round(*(node(f"m{i}", accelerator="npu", kind="npu", slots=4) for i in range(2)))
-    jobs = [
-        job(
-            f"j{i}",
-            queue=queue,
-            slots=slots,
-            count=count,
-            tier=tier,
-            preemptible=preemptible,
-            flavours=tuple(specs.Flavour(accelerator=t) for t in types),
-        )
-        for i, (queue, slots, count, tier, types, preemptible) in enumerate(wanted)
-    ]
+    jobs = [job_of(f"j{i}", some) for i, some in enumerate(wanted)]
     half = len(jobs) // 2
     settle(world, *jobs[:half], most=half * half)
     decided = settle(world, *jobs[half:], most=len(jobs) * len(jobs))
