@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +24,11 @@ class Parts(NamedTuple):
     slots: int
     cpu_milli: int
     memory_mib: int
+
+    @staticmethod
+    def of(group: ReplicaGroup) -> Parts:
+        """What one replica asks for."""
+        return Parts(group.slots, group.host_cpu_milli, group.host_memory_mib)
 
     def less(self, other: Parts) -> Parts:
         return Parts(*(mine - its for mine, its in zip(self, other, strict=True)))
@@ -73,7 +78,7 @@ class _Search:
 
     def __init__(self, turn: Turn, domain: Domain, nodes: list[Node], eligible: Eligible) -> None:
         self.turn, self.domain, self.nodes, self.eligible = turn, domain, nodes, eligible
-        self.free = {n: Parts(n.available, n.free_cpu_milli, n.free_memory_mib) for n in self.nodes}
+        self.free = {n: free_on(n) for n in self.nodes}
         self.victims: dict[Run, None] = {}
         self.placed: list[tuple[Node, int, int]] = []
 
@@ -86,7 +91,7 @@ class _Search:
         return Plan(self._cost(runs), self.domain, self.placed, runs, self.turn.header.now_ms)
 
     def _group(self, index: int, group: ReplicaGroup) -> bool:
-        asked = Parts(group.slots, group.host_cpu_milli, group.host_memory_mib)
+        asked = Parts.of(group)
         most, here = group.max_per_node or group.count, dict.fromkeys(self.nodes, 0)
         rooms = ((self._room(node, asked), node) for node in self.nodes)
         heap = [(self._cost(runs), n.index, n) for runs, n in rooms if runs is not None]
@@ -109,25 +114,7 @@ class _Search:
         return sum(self.eligible.cost[run] for run in runs)
 
     def _room(self, node: Node, asked: Parts) -> Collection[Run] | None:
-        """Attempts that make room for one more replica; None if there is none to be made.
-
-        Cheapest first, less what dearer ones made unnecessary.
-        """
-        free = self.free[node].less(asked)
-        taken: dict[Run, Parts] = {}
-        for _, _, run in self.eligible.by_node().get(node.id, ()):
-            if free.enough:
-                break
-            own = held(node, run)
-            if any(own) and not run.stop_by_ms and run not in taken and run not in self.victims:
-                taken[run] = own
-                free = free.plus(own)
-        if not free.enough:
-            return None
-        for run in reversed(list(taken)):
-            if free.less(taken[run]).enough:
-                free = free.less(taken.pop(run))
-        return taken
+        return room(node, self.free[node].less(asked), self.eligible, self.victims)
 
     def _take(self, node: Node, asked: Parts, runs: Iterable[Run]) -> None:
         for run in runs:
@@ -152,8 +139,41 @@ class _Search:
                 del self.victims[run]
 
 
+def room(
+    node: Node, free: Parts, eligible: Eligible, gone: Container[Run] = ()
+) -> Collection[Run] | None:
+    """Attempts that make room on a node where `free` is left; None if there is none to be made.
+
+    Cheapest first, less what dearer ones made unnecessary. Those in `gone` were evicted already.
+    """
+    taken: dict[Run, Parts] = {}
+    slots, cpu_milli, memory_mib = free  # counted one by one: on a large cell this is asked often
+    for _, _, run in eligible.by_node().get(node.id, ()):
+        if slots >= 0 and cpu_milli >= 0 and memory_mib >= 0:
+            break
+        own = held(node, run)
+        if any(own) and not run.stop_by_ms and run not in taken and run not in gone:
+            taken[run] = own
+            slots += own.slots
+            cpu_milli += own.cpu_milli
+            memory_mib += own.memory_mib
+    free = Parts(slots, cpu_milli, memory_mib)
+    if not free.enough:
+        return None
+    for run in reversed(list(taken)):
+        if free.less(taken[run]).enough:
+            free = free.less(taken.pop(run))
+    return taken
+
+
+def free_on(node: Node) -> Parts:
+    return Parts(node.available, node.free_cpu_milli, node.free_memory_mib)
+
+
 def held(node: Node, run: Run) -> Parts:
     """What becomes free on the node for sure when the attempt ends."""
+    if run.job.shape.plain:
+        return Parts(node.runs[run], 0, 0)
     groups = run.job.shape.spec.groups
     cpu_milli = memory_mib = 0
     for id_, replicas, index, _ in run.nodes:

@@ -1,7 +1,7 @@
-"""Room for gangs with rules of how they lie: the cheapest attempts whose end leaves them a place.
+"""Room for gangs with rules of how they lie: the cheapest nodes on which placement finds a place.
 
-Attempts go in the order of what a slot of theirs costs, until placement finds a place in what is
-free then. Those that turn out not to be in its way live, the dearest first.
+Nodes are cleared in the order of what room for one replica costs there, until placement, which
+knows the rules, finds a place on them. Attempts that are not in its way live, the dearest first.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from domain import rules
 from domain.eviction import NODES_A_UNIT, Eligible, Plan, cheapest
-from domain.part_eviction import domains, held
+from domain.part_eviction import Parts, domains, free_on, held, room
 from domain.placement import Room, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from domain.fabric import Domain
     from domain.fact import Placed
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def plan(turn: Turn, need: Need, eligible: Eligible) -> Plan | None:
     """The cheapest victims found that make room in one domain, or None if none are enough.
 
-    Those whose end would let other jobs lie elsewhere than the rules say count as if they stayed.
+    For the rules on other jobs, those that would go count as if they stayed.
     """
     if not eligible.cost:
         return None
@@ -44,69 +44,78 @@ class _Search:
     """In one domain."""
 
     def __init__(
-        self, turn: Turn, need: Need, domain: Domain, nodes: Sequence[Node], eligible: Eligible
+        self, turn: Turn, need: Need, domain: Domain, nodes: Iterable[Node], eligible: Eligible
     ) -> None:
         self.turn, self.need, self.domain, self.eligible = turn, need, domain, eligible
-        self.nodes = {n.id: n for n in nodes}
-        costs: dict[Run, int] = {}
-        for id_ in self.nodes:
-            for part, _, run in eligible.by_node().get(id_, ()):
-                if not run.stop_by_ms:
-                    costs[run] = part
-        self.runs = sorted(costs, key=lambda r: (costs[r], r.order))
-        """What may be evicted, the cheapest slots first."""
+        asked = dict.fromkeys(Parts.of(group) for group in need.groups)
+        costs = {node: cost for node in nodes if (cost := self._cost(node, asked)) is not None}
+        self.nodes = sorted(costs, key=lambda n: (costs[n], n.index))
+        """On which a replica could lie, the cheapest first."""
+        turn.work -= 1 + len(self.nodes) // NODES_A_UNIT
+
+    def _cost(self, node: Node, asked: Iterable[Parts]) -> int | None:
+        """Of room for one replica of the group for which it costs least."""
+        free = free_on(node)
+        rooms = (room(node, free.less(parts), self.eligible) for parts in asked)
+        return min((self._sum(runs) for runs in rooms if runs is not None), default=None)
+
+    def _sum(self, runs: Iterable[Run]) -> int:
+        return sum(self.eligible.cost[run] for run in runs)
 
     def plan(self) -> Plan | None:
-        everything = len(self.runs)
-        if self._placed(everything) is None:
-            return None
-        gone = bisect_left(range(everything), True, key=lambda n: self._placed(n) is not None)
-        found = self._placed(gone)
+        upper = min(len(self.nodes), sum(g.count for g in self.need.groups))
+        while self._placed(upper) is None:
+            if upper == len(self.nodes):
+                return None
+            upper = min(len(self.nodes), 2 * upper)
+        least = bisect_left(range(upper), True, key=lambda n: self._placed(n) is not None)
+        found = self._placed(least)
         assert found is not None, "the search ends at a number for which it was found"
-        rooms, placed = found
-        victims = sorted(self._in_the_way(rooms, self.runs[:gone]), key=lambda r: r.order)
-        return Plan(
-            cost=sum(self.eligible.cost[run] for run in victims),
-            domain=self.domain,
-            placed=[(self.nodes[id_], replicas, group) for id_, replicas, group, _ in placed],
-            runs=victims,
-            now_ms=self.turn.header.now_ms,
-        )
+        rooms, gone, placed = found
+        runs = sorted(self._in_the_way(rooms, gone), key=lambda r: r.order)
+        where = [(rooms[id_].node, replicas, group) for id_, replicas, group, _ in placed]
+        return Plan(self._sum(runs), self.domain, where, runs, self.turn.header.now_ms)
 
-    def _placed(self, gone: int) -> tuple[dict[str, Room], list[Placed]] | None:
-        """Where the gang lies without so many of the attempts, and what is left beside it."""
-        self.turn.work -= 1 + len(self.nodes) // NODES_A_UNIT
-        rooms = {id_: Room(node, node.available) for id_, node in self.nodes.items()}
-        for run in self.runs[:gone]:
-            for id_ in self._places(run):
-                _change(rooms[id_], run, 1)
+    def _placed(self, number: int) -> tuple[dict[str, Room], list[Run], list[Placed]] | None:
+        """Where the gang lies on so many cleared nodes; what is left there, and who has gone."""
+        self.turn.work -= 1 + number // NODES_A_UNIT
+        nodes = self.nodes[:number]
+        rooms = {node.id: Room(node, node.available) for node in nodes}
+        rows = self.eligible.by_node()
+        gone = dict.fromkeys(
+            run for node in nodes for _, _, run in rows.get(node.id, ()) if not run.stop_by_ms
+        )
+        for run in gone:
+            for place in _places(run, rooms):
+                _change(place, run, 1)
         placed = pack(self.need, list(rooms.values()))
-        return None if placed is None else (rooms, placed)
+        return None if placed is None else (rooms, list(gone), placed)
 
     def _in_the_way(self, rooms: dict[str, Room], gone: Sequence[Run]) -> Iterator[Run]:
-        for run in reversed(gone):
-            places = [rooms[id_] for id_ in self._places(run)]
-            for room in places:
-                _change(room, run, -1)
-            if any(_lacks(room, run) for room in places):
-                for room in places:
-                    _change(room, run, 1)
+        costs = self.eligible.cost
+        for run in sorted(gone, key=lambda r: (-costs[r], r.order)):
+            places = _places(run, rooms)
+            for place in places:
+                _change(place, run, -1)
+            if any(_lacks(place, run) for place in places):
+                for place in places:
+                    _change(place, run, 1)
                 yield run
 
-    def _places(self, run: Run) -> list[str]:
-        """Nodes of the search that the attempt is on."""
-        ids = dict.fromkeys(placed[0] for placed in run.nodes)
-        return [id_ for id_ in ids if id_ in self.nodes]
+
+def _places(run: Run, rooms: dict[str, Room]) -> list[Room]:
+    ids = dict.fromkeys(placed[0] for placed in run.nodes)
+    return [rooms[id_] for id_ in ids if id_ in rooms]
 
 
-def _lacks(room: Room, run: Run) -> bool:
-    """True iff something is short that the attempt would hold."""
-    left = (room.free, room.cpu, room.memory)
-    return any(own and rest < 0 for own, rest in zip(held(room.node, run), left, strict=True))
+def _lacks(place: Room, run: Run) -> bool:
+    """True iff something is short there that the attempt would hold."""
+    left = (place.free, place.cpu, place.memory)
+    return any(own and rest < 0 for own, rest in zip(held(place.node, run), left, strict=True))
 
 
-def _change(room: Room, run: Run, by: int) -> None:
-    its = held(room.node, run)
-    room.free += by * its.slots
-    room.cpu += by * its.cpu_milli
-    room.memory += by * its.memory_mib
+def _change(place: Room, run: Run, by: int) -> None:
+    its = held(place.node, run)
+    place.free += by * its.slots
+    place.cpu += by * its.cpu_milli
+    place.memory += by * its.memory_mib
