@@ -114,15 +114,19 @@ class Victims:
         return found
 
     def weakest_preemptor(self, demand: Demand) -> int:
-        """The weakest tier in which the demand may find victims; -1 if there surely are none."""
+        """The weakest tier in which the demand may find victims; -1 if its shapes surely have none.
+
+        Tiers that are not weaker than the strongest of them are not looked at.
+        """
         rank = -1
+        strongest = min(s.tier for s in demand.shapes.values())
         for need in demand.needs:
             if self.cell.preemptible.get((need.accelerator, SURPLUS)):
                 return len(TIERS)
             within = demand.account.within_nominal(need.accelerator, demand.size)
             if within and self._borrowers(need.accelerator):
                 return len(TIERS)
-            for tier in range(len(TIERS) - 1, rank + 1, -1):
+            for tier in range(len(TIERS) - 1, max(rank + 1, strongest), -1):
                 if within and self._old_enough(need.accelerator, tier):
                     rank = tier - 1
                     break
