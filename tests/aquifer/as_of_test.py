@@ -65,6 +65,7 @@ async def live(records: list[bytes], path: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [1, 3, 9])
 def test_as_of_a_round_or_its_time(
     past: tuple[Path, list[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int

@@ -158,6 +158,7 @@ def simulate(cli: Cli, tmp_path: Path, rows: Sequence[str], *more: str) -> dict[
     return cli.answer("simulate", "--trace", str(trace), "--nodes", "p=1,q=1", *more)
 
 
+@pytest.mark.slow
 def test_simulate_reports_every_field_and_its_ledger_holds(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "state")
     rows = ["a,0,8,100,p", "b,1,8,100,p", "c,2,1,50,q", "lost,3,1,10,nowhere"]
@@ -210,6 +211,7 @@ def test_what_was_asked_wrongly_exits_with_2_and_says_what(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_commands_are_checked_before_they_are_sent(day: tuple[Cli, dict[str, Any]]) -> None:
     cli, _ = day
     wrong = cli("send", "-", stdin='{"type":"CordonNode","nod":"n"}\n')
@@ -229,6 +231,7 @@ def test_a_job_is_submitted_with_a_deadline(day: tuple[Cli, dict[str, Any]]) -> 
     assert cli.answer(*words, "--finish-in-s", "3600")["sent"]
 
 
+@pytest.mark.slow
 def test_a_bundle_is_a_policy_that_can_be_sent(day: tuple[Cli, dict[str, Any]]) -> None:
     cli, _ = day
     names = [b["bundle"] for b in cli.answer("policy", "bundles")["bundles"]]
@@ -241,6 +244,7 @@ def test_a_bundle_is_a_policy_that_can_be_sent(day: tuple[Cli, dict[str, Any]]) 
     assert cli("policy", "show", "none").returncode == 2
 
 
+@pytest.mark.slow
 def test_quarantine_and_doctor_answer(day: tuple[Cli, dict[str, Any]]) -> None:
     cli, _ = day
     assert cli.answer("quarantine", "add", "0:17") == {"quarantined": ["0:17"]}
@@ -250,6 +254,7 @@ def test_quarantine_and_doctor_answer(day: tuple[Cli, dict[str, Any]]) -> None:
     assert {"assertions", "signing key", "believed head"} <= {check["check"] for check in checks}
 
 
+@pytest.mark.slow
 def test_regions_in_processes_of_their_own_form_one_pool(tmp_path: Path) -> None:
     report = Cli(tmp_path).answer("run", "--regions", "3", "--once", "--jobs", "60", "--seed", "3")
     assert report["faults"] == []
@@ -271,6 +276,7 @@ def test_regions_in_processes_of_their_own_form_one_pool(tmp_path: Path) -> None
     assert isinstance(cli.answer("hand-offs", str(first))["hand_offs"], list)
 
 
+@pytest.mark.slow
 def test_a_pool_runs_to_its_end(tmp_path: Path) -> None:
     done = Cli(tmp_path)("run", "--regions", "3")
     assert done.returncode == 2

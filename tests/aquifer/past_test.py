@@ -43,6 +43,7 @@ def ask(*words: object) -> Any:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_as_of_is_get_at_a_moment(
     past: tuple[Path, list[Round]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +77,7 @@ def test_diff_tells_what_the_facts_between_changed(past: tuple[Path, list[Round]
             assert old != new
 
 
+@pytest.mark.slow
 def test_facts_as_rows_are_those_of_the_ledger(
     past: tuple[Path, list[Round]], tmp_path: Path
 ) -> None:

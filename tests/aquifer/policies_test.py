@@ -81,6 +81,7 @@ def test_a_difference_is_told_by_rule(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_policy_is_activated_explained_and_rolled_back(tmp_path: Path) -> None:
     """Through processes: a cell that runs once takes what was sent and shows what holds."""
     cli = Cli(tmp_path / "cell")

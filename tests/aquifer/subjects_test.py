@@ -76,6 +76,7 @@ def test_what_is_erased_is_in_no_file_and_all_is_still_proven(tmp_path: Path, ca
     call("subjects", "erase", "nobody", code=1)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=400), st.text(max_size=40), st.text(max_size=40))
 def test_sealed_texts_open_with_their_own_key_only(
     tmp_path_factory: pytest.TempPathFactory, text: str, one: str, other: str

@@ -45,6 +45,7 @@ def call(*words: str, fails: bool = False) -> Any:
     return result
 
 
+@pytest.mark.slow
 def test_the_report_as_json_table_and_plot(root: Path, tmp_path: Path) -> None:
     same = json.loads(call("--ledger", str(root), "--json").stdout.splitlines()[-1])
     assert same["differing_decisions"] == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from domain.commands import CancelJob
 from domain.ledger import Round
@@ -77,6 +78,7 @@ def _run_once(path: Path, rounds: int) -> str:
     return told[-1]
 
 
+@pytest.mark.slow
 def test_every_command_has_one_outcome(tmp_path: Path) -> None:
     chance = random.Random(7)
     site = Site(tmp_path)

@@ -11,6 +11,7 @@ SLICE = 20_000
 """States of a larger pool that are visited here."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [
@@ -30,6 +31,7 @@ def test_a_small_pool_is_safe_and_can_always_complete(model: object) -> None:
     assert found.complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [models.two_by_two, models.three_by_one, models.voted])
 def test_the_first_states_of_a_larger_pool_are_safe(model: object) -> None:
     assert callable(model)
@@ -38,6 +40,7 @@ def test_the_first_states_of_a_larger_pool_are_safe(model: object) -> None:
     assert found.states >= SLICE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mutants.MUTANTS)
 def test_a_seeded_fault_is_found(name: str) -> None:
     with mutants.seeded(name) as model, pytest.raises(Violation) as found:

@@ -30,6 +30,7 @@ QUICK = {
 """Planted bugs that are found within so many seeds; `benchmarks schedules --planted` runs all."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_no_schedule_violates_an_invariant(group: int) -> None:
     for seed in range(group, SLICE, GROUPS):
@@ -52,6 +53,7 @@ def test_all_kinds_of_faults_are_planned() -> None:
     assert kinds == {*KINDS, "command"}
 
 
+@pytest.mark.slow
 def test_a_failing_schedule_is_shortened_and_replayed() -> None:
     name = "fleet_forgets_what_stands"
     with planted.BUGS[name]():

@@ -75,6 +75,7 @@ def test_the_verdict_is_that_of_one_process(made: Made) -> None:
     assert (verdict.strays, verdict.rounds) == (1, len(records))
 
 
+@pytest.mark.slow
 def test_what_does_not_hold_is_noticed_wherever_it_is(made: Made) -> None:
     records = made[0]
     head = unseal(records[-1], None)[1]

@@ -103,6 +103,7 @@ def test_lines_are_the_very_records(ledger: Ledger) -> None:
     asyncio.run(go())
 
 
+@pytest.mark.slow
 def test_a_changed_byte_is_found_wherever_it_is(ledger: Ledger) -> None:
     data = b"".join(ledger.lines)
     ends = list(itertools.accumulate(len(line) for line in ledger.lines))

@@ -159,6 +159,7 @@ def test_the_ledger_folds_to_the_simulated_cell() -> None:
     assert not folded.jobs
 
 
+@pytest.mark.slow
 def test_the_generated_day_is_lively_and_the_same_for_the_same_seed() -> None:
     once, rounds = simulate(workload.day(3, EPOCH_MS, jobs=1500), EPOCH_MS + workload.DAY_MS)
     again, _ = simulate(workload.day(3, EPOCH_MS, jobs=1500), EPOCH_MS + workload.DAY_MS)

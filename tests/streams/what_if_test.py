@@ -194,6 +194,7 @@ def test_a_generated_day_comes_out_the_same() -> None:
     assert kpis["recorded"]["jobs_finished"] > kpis["what_if"]["jobs_finished"] > 0
 
 
+@pytest.mark.slow
 def test_agents_that_are_late_or_silent_are_replayed_as_they_were() -> None:
     """Reports of no simulator: a slow start, a report twice, an end in parts, a lost agent."""
     records = asyncio.run(irregular())
