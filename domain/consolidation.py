@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain.eviction import Eligible, Plan
+from domain.eviction import Plan
 
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.placement import Blocked
-    from domain.preemption import Victims
     from domain.runs import Run
-    from domain.shapes import Shape
 
 CAUSE = "consolidation"
 
@@ -25,14 +23,8 @@ def wanted(cell: Cell, blocked: Blocked) -> bool:
     return cell.policy.consolidation and blocked.reason == "fragmented"
 
 
-def movable(victims: Victims, shape: Shape, accelerator: str) -> Eligible:
-    """Attempts of no stronger tier, on one node that they do not fill, that ask for slots alone."""
-    return Eligible(
-        {run: cost for run, cost in victims.weaker_or_equal(shape.tier, accelerator) if _may(run)}
-    )
-
-
-def _may(run: Run) -> bool:
+def may_move(run: Run) -> bool:
+    """True iff it lies on one node, and asks for slots alone."""
     job = run.job
     need = job.shape.needs[run.flavour]
     return len(run.nodes) == 1 and need.plain and not run.part and not job.parts

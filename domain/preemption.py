@@ -69,6 +69,9 @@ class Victims:
         self._borrowed: dict[str, list[Run]] = {}
         self._services: dict[tuple[Account, str, int], list[tuple[int, Run]]] = {}
         self._lower: dict[tuple[str, int, bool], Eligible] = {}
+        self._movable: dict[tuple[str, int], Eligible] = {}
+        self.moves: dict[tuple[int, int], Plan | None] = {}
+        """By need and tier: what would have to move, as long as nothing was preempted since."""
 
     def _old_enough(self, accelerator: str, tier: int) -> list[Run]:
         """Attempts on a type in a tier that have had their minimum run time."""
@@ -191,13 +194,17 @@ class Victims:
             found = self._services[key] = [(-minus, run) for minus, _, run in runs]
         return found
 
-    def weaker_or_equal(self, tier: int, accelerator: str) -> Iterator[tuple[Run, int]]:
-        """Attempts of no stronger tier that are old enough, with their costs."""
-        now = self.turn.header.now_ms
-        for weaker in range(tier, len(TIERS)):
-            for run in self._old_enough(accelerator, weaker):
-                if not run.stop_by_ms and not promises.spared(self.cell, run):
-                    yield run, self._cost(run, now)
+    def movable(self, tier: int, accelerator: str) -> Eligible:
+        """Attempts of no stronger tier that may move."""
+        key = (accelerator, tier)
+        found = self._movable.get(key)
+        if found is None:
+            now = self.turn.header.now_ms
+            runs = (r for t in range(tier, len(TIERS)) for r in self._old_enough(accelerator, t))
+            runs = (r for r in runs if consolidation.may_move(r) and not r.stop_by_ms)
+            runs = (r for r in runs if not promises.spared(self.cell, r))
+            found = self._movable[key] = Eligible({r: self._cost(r, now) for r in runs})
+        return found
 
     def _own(self, account: Account, accelerator: str, tier: int) -> list[Run]:
         """Attempts of an account on a type in a tier that are old enough."""
@@ -298,9 +305,15 @@ def _plans(
         return
     if shape.queue.account.available(need.accelerator) < shape.size:
         return  # what moves gives no quota back
-    moves = plan(turn, wanted, consolidation.movable(victims, shape, need.accelerator))
-    if moves is not None and consolidation.fits_elsewhere(turn.cell, moves):
-        yield moves._replace(cause=consolidation.CAUSE)
+    key = (need.id, shape.tier)
+    if key not in victims.moves:
+        moves = plan(turn, wanted, victims.movable(shape.tier, need.accelerator))
+        if moves is not None and not consolidation.fits_elsewhere(turn.cell, moves):
+            moves = None
+        victims.moves[key] = moves
+    found = victims.moves[key]
+    if found is not None:
+        yield found._replace(cause=consolidation.CAUSE)
 
 
 def _with_quota(shape: Shape, accelerator: str, found: Plan, eligible: Eligible) -> Plan | None:

@@ -304,6 +304,7 @@ class Scheduling:
             if found is not None:  # also if it needs more victims than are left: it would never fit
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)
+                victims.moves.clear()
                 self.cell.unfinished = True  # the next of its line may claim in the next round
 
     def _turns(self, lines: list[_Claim]) -> list[_Claim]:

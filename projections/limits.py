@@ -5,6 +5,7 @@ Without Redis each process counts for itself: a caller then gets at most as much
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from projections.volatile import Volatile
 CALLERS: Final = 10_000
 """Buckets that a process keeps for itself; the one used least recently goes first."""
 
+ALMOST: Final = 1e-9
+"""Parts of a token that sums of fractions may lack of it: who waited as told has waited enough."""
+
 _TAKE: Final = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -26,7 +30,7 @@ local known = redis.call('HMGET', KEYS[1], 'left', 'at')
 local left, at = tonumber(known[1]) or burst, tonumber(known[2]) or now
 left = math.min(burst, left + math.max(0, now - at) * rate / 1000)
 local wait = 0
-if left >= 1 then left = left - 1 else wait = math.ceil((1 - left) * 1000 / rate) end
+if left >= 1 - 1e-9 then left = left - 1 else wait = math.ceil((1 - left) * 1000 / rate) end
 redis.call('HSET', KEYS[1], 'left', tostring(left), 'at', now)
 redis.call('PEXPIRE', KEYS[1], math.ceil(burst * 1000 / rate) + 1000)
 return wait
@@ -70,10 +74,10 @@ class Limits:
             self._buckets.popitem(last=False)
         earned = max(0.0, now - bucket.at) * self._rate
         bucket.left, bucket.at = min(float(self._burst), bucket.left + earned), now
-        if bucket.left >= 1:
+        if bucket.left >= 1 - ALMOST:
             bucket.left -= 1
             return 0
-        return max(1, int((1 - bucket.left) * 1000 / self._rate))
+        return math.ceil((1 - bucket.left) * 1000 / self._rate)
 
 
 class _Bucket(Struct):

@@ -92,7 +92,8 @@ class Outlook:
     def __init__(self, cell: Cell, now_ms: int) -> None:
         fork = self.cell = Cell.restore(cell.snapshot())
         fork.estimates.due = NEVER_MS  # what is only assumed teaches nothing
-        self.now_ms = max(now_ms, fork.now_ms)
+        # Also where no round was made for long: how long jobs have run says how long they will.
+        self.now_ms = fork.now_ms = max(now_ms, fork.now_ms)
         self.rounds = 0
         self._supposed = False
         self.refused: Refusal | None = None

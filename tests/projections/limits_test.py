@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from infra.redis import LocalRedis
@@ -30,6 +30,7 @@ class Hand:
         return self.s
 
 
+@example(rate=5, burst=1, waits=[1.0, 0.05])  # found: told 149 ms of 150
 @given(rate=st.integers(1, 20), burst=st.integers(1, 20), waits=waits)
 def test_at_most_the_burst_and_the_rate(rate: int, burst: int, waits: list[float]) -> None:
     async def go() -> None:
@@ -42,7 +43,7 @@ def test_at_most_the_burst_and_the_rate(rate: int, burst: int, waits: list[float
             if wait_ms == 0:
                 taken.append(hand.s)
             else:
-                hand.s += (wait_ms + 1) / 1000
+                hand.s += wait_ms / 1000
                 assert await limits.take("a") == 0, "who waits as told may go on"
                 taken.append(hand.s)
         for i, begin in enumerate(taken):
