@@ -62,24 +62,6 @@ def place(cell: Cell, need: Need) -> Choice | Blocked:
     return _gang(cell, need, classes)
 
 
-def may_fit(cell: Cell, need: Need) -> bool:
-    """False if there surely is no place for a plain need, by what single nodes have left."""
-    classes = need.classes(cell)
-    if sum(c.free for c in classes) < need.slots:
-        return False
-    return all(_nodes_hold(classes, g.slots, g.max_per_node or MANY, g.count) for g in need.groups)
-
-
-def _nodes_hold(classes: Sequence[NodeClass], slots: int, per_node: int, count: int) -> bool:
-    for class_ in classes:
-        for free in range(slots, class_.slots + 1):
-            if class_.counts[free]:
-                count -= class_.counts[free] * min(free // slots, per_node)
-                if count <= 0:
-                    return True
-    return False
-
-
 def _single(cell: Cell, need: Need, classes: list[NodeClass], slots: int) -> Choice | Blocked:
     """Best fit: the most preferred class, then the fewest slots left over, then the first node."""
     if need.prefers:

@@ -170,7 +170,10 @@ class Scheduling:
         if need.part:
             may_fit = self.cell.parts.has_room(need)
         else:
-            may_fit = not need.plain or placement.may_fit(self.cell, need)
+            # By slots alone: a gang that lacks whole nodes keeps its queue's place for it, so that
+            # small jobs of queues without one come first.
+            free = sum(c.free for c in need.classes(self.cell)) if need.plain else need.slots
+            may_fit = free >= need.slots
         if may_fit:
             self.may_fit.add(need.id)
             return None
