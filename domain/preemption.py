@@ -14,14 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from domain import (
-    consolidation,
-    estimates,
-    ordering,
-    part_eviction,
-    promises,
-    rule_eviction,
-)
+from domain import consolidation, estimates, ordering, part_eviction, promises, rule_eviction
 from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
 from domain.nodes import WHOLE
 from domain.policies.effects import PPM

@@ -66,8 +66,6 @@ class Scheduling:
         """Quota that accounts have left by type, as long as nothing was started since."""
         self.no_place: dict[int, Blocked] = {}
         """By need: found to have no place in this round."""
-        self.may_fit: set[int] = set()
-        """Needs that counts alone did not rule out before anything was started."""
         self.blocked: dict[Demand, Blocked] = {}
         """Demands of which nothing can start in this round any more."""
         self.gathering = Gathering(self.cell)
@@ -165,22 +163,18 @@ class Scheduling:
 
     def _short_of_slots(self, need: Need) -> Blocked | None:
         blocked = self.no_place.get(need.id)
-        if blocked is not None or need.id in self.may_fit:
-            return blocked
+        if blocked is None and (need.plain or need.part) and not self._may_fit(need):
+            answer = placement.place(self.cell, need)
+            assert isinstance(answer, Blocked), "there is less than it needs"
+            blocked = self.no_place[need.id] = answer
+        return blocked
+
+    def _may_fit(self, need: Need) -> bool:
         if need.part:
-            may_fit = self.cell.parts.has_room(need)
-        else:
-            # By slots alone: a gang that lacks whole nodes keeps its queue's place for it, so that
-            # small jobs of queues without one come first.
-            free = sum(c.free for c in need.classes(self.cell)) if need.plain else need.slots
-            may_fit = free >= need.slots
-        if may_fit:
-            self.may_fit.add(need.id)
-            return None
-        answer = placement.place(self.cell, need)
-        assert isinstance(answer, Blocked), "there is less than it needs"
-        self.no_place[need.id] = answer
-        return answer
+            return self.cell.parts.has_room(need)
+        # By slots alone: a gang that lacks whole nodes keeps its queue's place for it, so that
+        # small jobs of queues without one come first.
+        return sum(c.free for c in need.classes(self.cell)) >= need.slots
 
     def _place(self, lines: list[Line]) -> Place:
         return _place(self.cell, lines[0][4])

@@ -25,12 +25,12 @@ ALMOST: Final = 1e-9
 _TAKE: Final = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local rate, burst, almost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local known = redis.call('HMGET', KEYS[1], 'left', 'at')
 local left, at = tonumber(known[1]) or burst, tonumber(known[2]) or now
 left = math.min(burst, left + math.max(0, now - at) * rate / 1000)
 local wait = 0
-if left >= 1 - 1e-9 then left = left - 1 else wait = math.ceil((1 - left) * 1000 / rate) end
+if left >= 1 - almost then left = left - 1 else wait = math.ceil((1 - left) * 1000 / rate) end
 redis.call('HSET', KEYS[1], 'left', tostring(left), 'at', now)
 redis.call('PEXPIRE', KEYS[1], math.ceil(burst * 1000 / rate) + 1000)
 return wait
@@ -63,7 +63,7 @@ class Limits:
 
     async def _eval(self, redis: Redis, caller: str) -> Any:
         key = f"aquifer:limit:{caller}"
-        answer = redis.eval(_TAKE, 1, key, str(self._rate), str(self._burst))
+        answer = redis.eval(_TAKE, 1, key, str(self._rate), str(self._burst), str(ALMOST))
         return await cast(Any, answer)
 
     def _take_here(self, caller: str) -> int:
