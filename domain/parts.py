@@ -1,8 +1,9 @@
 """Where a single replica with a share of a device or with host parts goes.
 
 An index of the nodes' free parts, derived from the nodes. A bucket holds the nodes of one kind with
-the same choice of device: a shared one with so much free, or so many unused ones. Within a bucket
-only the host CPU matters to the worth that is lost, so the best node of it is found by bisection.
+the same choice of device: a shared one with so much free, or so many unused ones. Nodes that have
+the same left are one state of it. Within a bucket only the host CPU matters to the worth that is
+lost, so the best state of it is found by bisection.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop
-from itertools import zip_longest
+from itertools import chain, groupby, zip_longest
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domain.fabric import NodeClass
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
     from domain.shapes import Need
 
 END: Final = 1 << 62
-
-Entry = tuple[int, int]
-"""(key, index of the node); the key is what the node has free beyond what its CPU feeds, or, if
-there is no worth to lose, what it has left."""
 
 
 class Spot(NamedTuple):
@@ -44,9 +42,9 @@ class Spot(NamedTuple):
 
 
 class Bucket:
-    """Nodes of one kind that offer the same device, by their keys."""
+    """Nodes of one kind that offer the same device, by what they have left."""
 
-    __slots__ = ("free", "free_milli", "kind", "nodes")
+    __slots__ = ("free", "free_milli", "kind", "states")
 
     def __init__(self, kind: Kind, free_milli: int, free: int) -> None:
         self.kind = kind
@@ -54,7 +52,7 @@ class Bucket:
         """Of the device: below 1000 a shared one, 1000 unused ones, 0 if none is asked for."""
         self.free = free
         """Unused devices of the node, if they are what is offered."""
-        self.nodes: list[Entry] = []
+        self.states: list[Entry] = []
 
 
 class Kind:
@@ -69,32 +67,41 @@ class Kind:
         self.buckets: dict[tuple[int, int], Bucket] = {}
 
 
-class _Known:
-    """A node as the index has it."""
+Signature = tuple[int, int, int, int, int, tuple[int, ...]]
+"""(node class, host CPU; free devices, CPU, memory, and rests of shared devices)"""
 
-    __slots__ = ("buckets", "cpu_milli", "free", "free_milli", "key", "kind", "memory_mib", "rests")
 
-    def __init__(self, node: Node, kind: Kind) -> None:
+class State:
+    """What some nodes of one kind have left: the same all of them."""
+
+    __slots__ = (
+        "buckets",
+        "cpu_milli",
+        "free",
+        "free_milli",
+        "key",
+        "kind",
+        "memory_mib",
+        "nodes",
+        "number",
+        "rests",
+        "signature",
+    )
+
+    def __init__(self, signature: Signature, kind: Kind, number: int) -> None:
+        self.signature = signature
         self.kind = kind
-        self.free = node.available
-        self.cpu_milli = node.free_cpu_milli
-        self.memory_mib = node.free_memory_mib
-        self.rests: list[int] = []
-        if node.partial:
-            self.rests = sorted((WHOLE - used for used in node.partial.values()), reverse=True)
+        self.number = number
+        """To tell it from others of the same key."""
+        _, _, self.free, self.cpu_milli, self.memory_mib, self.rests = signature
         self.free_milli = self.free * WHOLE + sum(self.rests)
         self.key = 0
+        """Devices beyond what the CPU feeds, or, if there is no worth to lose, what is left."""
         self.buckets: list[Bucket] = []
+        self.nodes: list[int] = []
+        """Their indexes, in order."""
 
-    def same(self, before: _Known) -> bool:
-        return (
-            self.free == before.free
-            and self.cpu_milli == before.cpu_milli
-            and self.memory_mib == before.memory_mib
-            and self.rests == before.rests
-        )
-
-    def gained(self, before: _Known) -> bool:
+    def gained(self, before: State) -> bool:
         """True iff something may fit now that did not before."""
         return (
             self.free > before.free
@@ -102,6 +109,10 @@ class _Known:
             or self.memory_mib > before.memory_mib
             or any(now > then for now, then in zip_longest(self.rests, before.rests, fillvalue=0))
         )
+
+
+Entry = tuple[int, int, State]
+"""(key, number, state)"""
 
 
 class Parts:
@@ -116,7 +127,12 @@ class Parts:
         self._asked: dict[str, Asked] = {}
         self._buckets: list[Bucket] = []
         self._offers: dict[tuple[object, ...], tuple[list[int], list[tuple[int, Bucket]]]] = {}
-        self._known: dict[int, _Known] = {}
+        self._states: dict[Signature, State] = {}
+        """Those that some node is in."""
+        self._state_of: dict[int, State] = {}
+        """By index of the node, if it takes new work."""
+        self._made = 0
+        """States so far."""
         self._gains = 0
         self._no_room: dict[object, int] = {}
         """By key of a need: the gains when it had no room; it has none until there are more."""
@@ -128,7 +144,7 @@ class Parts:
         if self._no_room.get(need.key) == self._gains:
             return False
         for _, bucket in self._offered(need, need.classes(self.cell)):
-            if any(self._fits(need, index) for _, index in bucket.nodes):
+            if any(self._node(need, state) is not None for _, _, state in bucket.states):
                 return True
         self._no_room[need.key] = self._gains
         return False
@@ -142,14 +158,16 @@ class Parts:
                     return spots, compared
         return [], 0
 
-    def _fits(self, need: Need, index: int) -> bool:
-        """True iff the node's host has room, and may be chosen; its devices are the bucket's."""
-        group, node = need.groups[0], self.cell.fabric.by_index[index]
-        return (
-            node.free_cpu_milli >= group.host_cpu_milli
-            and node.free_memory_mib >= group.host_memory_mib
-            and (not need.local or allows(need.placement, node))
-        )
+    def _node(self, need: Need, state: State, last: bool = False) -> int | None:
+        """The first, or last, of the state's nodes that may be chosen; its devices are enough."""
+        group = need.groups[0]
+        if state.cpu_milli < group.host_cpu_milli or state.memory_mib < group.host_memory_mib:
+            return None
+        if not need.local:
+            return state.nodes[-1 if last else 0]
+        nodes = self.cell.fabric.by_index
+        order = reversed(state.nodes) if last else iter(state.nodes)
+        return next((i for i in order if allows(need.placement, nodes[i])), None)
 
     def _best(self, need: Need, classes: Sequence[NodeClass]) -> tuple[list[Spot], int]:
         group = need.groups[0]
@@ -157,13 +175,13 @@ class Parts:
         growth: dict[Kind, int] = {}
         bounds: list[tuple[int, int, int, Bucket]] = []
         for position, (loss, bucket) in enumerate(self._offered(need, classes)):
-            if bucket.nodes:
+            if bucket.states:
                 by = growth.get(bucket.kind)
                 if by is None:
                     by = bucket.kind.worth.fed_milli(group.host_cpu_milli) - asked_milli
                     growth[bucket.kind] = by
                 if self._scored:
-                    likely = bucket.nodes[0] if by >= 0 else bucket.nodes[-1]
+                    likely = bucket.states[0] if by >= 0 else bucket.states[-1]
                     bounds.append((loss + stranded(likely[0], by), position, loss, bucket))
                 else:
                     bounds.append((0, position, 0, bucket))
@@ -183,29 +201,32 @@ class Parts:
 
     def _in_bucket(self, bucket: Bucket, need: Need, loss: int, by: int) -> Spot | None:
         """The node of the bucket that loses least, and of those the one that is fed best after."""
-        group, nodes = need.groups[0], self.cell.fabric.by_index
-        for key, index in self._in_order(bucket.nodes, by):
-            if self._fits(need, index):
-                node = nodes[index]
-                left_milli = self._known[index].free_milli - group.slots * group.share_milli
-                left_cpu = node.free_cpu_milli - group.host_cpu_milli
+        group = need.groups[0]
+        for key, states, last in self._in_order(bucket.states, by):
+            found = [(i, s) for s in states if (i := self._node(need, s, last)) is not None]
+            if found:
+                index, state = (max if last else min)(found, key=itemgetter(0))
+                left_milli = state.free_milli - group.slots * group.share_milli
+                left_cpu = state.cpu_milli - group.host_cpu_milli
                 left = left_milli * self._cpu_max + left_cpu * self._slots_max * WHOLE
                 total = loss + stranded(key, by) if self._scored else 0
-                return Spot(total, left, index, bucket.free_milli, node)
+                return Spot(total, left, index, bucket.free_milli, self.cell.fabric.by_index[index])
         return None
 
-    def _in_order(self, nodes: Sequence[Entry], by: int) -> Iterator[Entry]:
-        """From the node that is just fed after, to where nothing more is lost, then the others."""
+    def _in_order(
+        self, entries: Sequence[Entry], by: int
+    ) -> Iterator[tuple[int, Iterable[State], bool]]:
+        """From what is just fed after, to where nothing more is lost, then the others.
+
+        Yields (key, all states of it, whether of their nodes the last is taken).
+        """
         if not self._scored:
-            yield from nodes
-        elif by >= 0:
-            at = bisect_right(nodes, (-by, END))
-            yield from (nodes[i] for i in range(at - 1, -1, -1))
-            yield from (nodes[i] for i in range(at, len(nodes)))
-        else:
-            at = bisect_left(nodes, (-by, -1))
-            yield from (nodes[i] for i in range(at, len(nodes)))
-            yield from (nodes[i] for i in range(at - 1, -1, -1))
+            return _by_key(entries, False)
+        if by >= 0:
+            at = bisect_right(entries, (-by, END))
+            return chain(_by_key(entries[:at][::-1], True), _by_key(entries[at:], False))
+        at = bisect_left(entries, (-by,))
+        return chain(_by_key(entries[at:], False), _by_key(entries[:at][::-1], True))
 
     def _offered(self, need: Need, classes: Sequence[NodeClass]) -> list[tuple[int, Bucket]]:
         """Buckets with a fit device, and the worth that the replica takes of it."""
@@ -244,76 +265,84 @@ class Parts:
             self._weigh()
 
     def _build(self) -> None:
-        """All nodes in their buckets, which are in no order yet."""
-        for cache in (self._kinds, self._offers, self._known, self._no_room):
+        """All nodes by their state; the buckets are filled when these are weighed."""
+        for cache in (self._kinds, self._states, self._state_of, self._no_room):
             cache.clear()
-        self._buckets.clear()
         self._gains += 1
-        nodes = list(self.cell.fabric.nodes())
+        nodes = sorted(self.cell.fabric.nodes(), key=lambda n: n.index)
         self._cpu_max = max((n.spec.host_cpu_milli for n in nodes), default=0) or 1
         self._slots_max = max((n.class_.slots for n in nodes), default=0) or 1
         for node in nodes:
             if node.schedulable:
-                known = self._known[node.index] = self._offered_by(node)
-                for bucket in known.buckets:
-                    bucket.nodes.append((known.key, node.index))
+                state = self._state_of[node.index] = self._state(node)
+                state.nodes.append(node.index)
 
     def _weigh(self) -> None:
-        """What is asked is another mix: other worths and keys, the same buckets."""
+        """What is asked is another mix: other worths and keys, so other buckets."""
         cell = self.cell
         self._scored = cell.policy.node_score == "fragmentation" and bool(cell.mix.entries)
         self._asked.clear()
         self._offers.clear()
-        self._buckets = [bucket for bucket in self._buckets if bucket.nodes]
+        self._buckets.clear()
         for kind in self._kinds.values():
             kind.worth = self._worth_of(kind)
-            kind.buckets = {offer: b for offer, b in kind.buckets.items() if b.nodes}
-        for known in self._known.values():
-            known.key = self._key(known)
-        for bucket in self._buckets:
-            bucket.nodes = sorted((self._known[index].key, index) for _, index in bucket.nodes)
+            kind.buckets.clear()
+        for state in self._states.values():
+            self._shelve(state)
 
     def _update(self, node: Node) -> None:
-        before = self._known.pop(node.index, None)
-        known = self._offered_by(node) if node.schedulable else None
-        if before is not None:
-            if known is not None and known.same(before):
-                self._known[node.index] = before
+        before = self._state_of.pop(node.index, None)
+        state = self._state(node) if node.schedulable else None
+        if state is not None:
+            self._state_of[node.index] = state
+            if state is before:
                 return
-            entry = (before.key, node.index)
-            for bucket in before.buckets:
-                del bucket.nodes[bisect_left(bucket.nodes, entry)]
-        if known is not None:
-            self._known[node.index] = known
-            if before is None or known.gained(before):
+            if before is None or state.gained(before):
                 self._gains += 1
-            for bucket in known.buckets:
-                insort(bucket.nodes, (known.key, node.index))
+            if not state.nodes:
+                self._shelve(state)
+            insort(state.nodes, node.index)
+        if before is not None:
+            del before.nodes[bisect_left(before.nodes, node.index)]
+            if not before.nodes:
+                del self._states[before.signature]
+                for bucket in before.buckets:
+                    del bucket.states[bisect_left(bucket.states, (before.key, before.number))]
 
-    def _offered_by(self, node: Node) -> _Known:
-        """The node's free parts, and the buckets in which they belong."""
-        kind = self._kind_of(node)
-        known = _Known(node, kind)
-        known.key = self._key(known)
-        offers = [(0, 0)]
-        if known.rests:
-            offers.extend((rest, 0) for rest in sorted(set(known.rests)))
-        if known.free:
-            offers.append((WHOLE, known.free))
+    def _state(self, node: Node) -> State:
+        """What the node has left."""
+        rests: tuple[int, ...] = ()
+        if node.partial:
+            rests = tuple(sorted((WHOLE - used for used in node.partial.values()), reverse=True))
+        parts = (node.available, node.free_cpu_milli, node.free_memory_mib, rests)
+        signature = (node.class_.id, node.spec.host_cpu_milli, *parts)
+        state = self._states.get(signature)
+        if state is None:
+            self._made += 1
+            state = self._states[signature] = State(signature, self._kind_of(node), self._made)
+        return state
+
+    def _shelve(self, state: State) -> None:
+        """Put the state into the buckets of all that its nodes offer."""
+        kind, state.key = state.kind, self._key(state)
+        offers = [(0, 0), *((rest, 0) for rest in sorted(set(state.rests)))]
+        if state.free:
+            offers.append((WHOLE, state.free))
+        state.buckets = []
         for offer in offers:
             bucket = kind.buckets.get(offer)
             if bucket is None:
                 bucket = kind.buckets[offer] = Bucket(kind, *offer)
                 self._buckets.append(bucket)
-            known.buckets.append(bucket)
-        return known
+            insort(bucket.states, (state.key, state.number, state))
+            state.buckets.append(bucket)
 
-    def _key(self, known: _Known) -> int:
+    def _key(self, state: State) -> int:
         if self._scored:
-            worth = known.kind.worth
-            fed_milli = worth.fed_milli(known.cpu_milli) if worth.cpu_milli else known.free_milli
-            return known.free_milli - fed_milli
-        return known.free_milli * self._cpu_max + known.cpu_milli * self._slots_max * WHOLE
+            worth = state.kind.worth
+            fed_milli = worth.fed_milli(state.cpu_milli) if worth.cpu_milli else state.free_milli
+            return state.free_milli - fed_milli
+        return state.free_milli * self._cpu_max + state.cpu_milli * self._slots_max * WHOLE
 
     def _kind_of(self, node: Node) -> Kind:
         key = (node.class_.id, node.spec.host_cpu_milli)
@@ -334,6 +363,11 @@ class Parts:
             classes = self.cell.fabric.classes.values()
             asked = self._asked[accelerator] = asked_of(entries, classes, accelerator)
         return asked
+
+
+def _by_key(entries: Iterable[Entry], last: bool) -> Iterator[tuple[int, Iterable[State], bool]]:
+    for key, alike in groupby(entries, key=itemgetter(0)):
+        yield key, (state for _, _, state in alike), last
 
 
 def _by_preference(need: Need, classes: Sequence[NodeClass]) -> Iterable[Sequence[NodeClass]]:
