@@ -31,10 +31,12 @@ from domain.policies.rulebook import Rulebook
 from domain.policies.ruling import Ruling
 from domain.policies.state import Policy, Signals
 from domain.pool.state import Pool, PoolEntity
+from domain.preemptible import Preemptible
 from domain.promises import Pledge
 from domain.quota import Account, Queue
 from domain.refusals import Refused
 from domain.reservations import Reservation
+from domain.rules import Keyed
 from domain.runs import Run
 from domain.shapes import Demand, Need, Shape, key_of
 from domain.specs import PolicyParameters
@@ -122,9 +124,9 @@ class Cell:
         self.fallback_shapes: dict[int, Shape] = {}
         self.part_shapes = 0
         """Shapes whose replicas take shares of devices or host parts."""
-        self.keyed: dict[str, dict[str, int]] = {}
-        """By key of an affinity: how many attempts that name it lie on which nodes."""
-        self.preemptible: dict[tuple[str, int], dict[Run, None]] = {}
+        self.keyed: dict[str, Keyed] = {}
+        """By key of an affinity: where attempts that name it lie."""
+        self.preemptible: dict[tuple[str, int], Preemptible] = {}
         """Started attempts outside of reservations that may be preempted, by type and tier."""
         self.elastic: dict[Run, None] = {}
         """Started attempts that may grow."""

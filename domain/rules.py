@@ -7,7 +7,7 @@ together. Then they are handed down again. For one group the answer is exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from domain.fabric import NODE
@@ -128,11 +128,15 @@ def choose(group: ReplicaGroup, rooms: Sequence[RoomT]) -> list[tuple[RoomT, int
 # --- other jobs -----------------------------------------------------------------------------------
 
 
+Keyed = list[dict[tuple[str, ...], int]]
+"""By level: the domains in which attempts that name a key lie, each with how often."""
+
+
 class Lying(NamedTuple):
     """Where the jobs of a key lie: domains of the rule's level."""
 
     rule: Affinity
-    domains: set[tuple[str, ...]]
+    domains: Collection[tuple[str, ...]]
 
     def allows(self, path: tuple[str, ...]) -> bool:
         """True iff a replica may lie in this domain of the rule's level."""
@@ -148,10 +152,8 @@ def lying(cell: Cell, need: Need) -> list[Lying]:
     """For each rule of the need, where jobs that name its key have their nodes."""
     found = []
     for rule in need.placement.affinity:
-        nodes: Mapping[str, int] = cell.keyed.get(rule.key, {})
-        depth = LEVELS.index(rule.level) + 1
-        domains = {path_of(cell.nodes[id_])[:depth] for id_ in nodes}
-        found.append(Lying(rule, domains))
+        keyed = cell.keyed.get(rule.key)
+        found.append(Lying(rule, keyed[LEVELS.index(rule.level)] if keyed is not None else ()))
     return found
 
 
@@ -170,10 +172,13 @@ def path_of(node: Node) -> tuple[str, ...]:
 def count_keys(cell: Cell, run: Run, by: int) -> None:
     """The run's replicas lie on their nodes: with `by` 1 from now on, with -1 no more."""
     for rule in run.job.shape.spec.placement.affinity:
-        nodes = cell.keyed.setdefault(rule.key, {})
+        keyed = cell.keyed.setdefault(rule.key, [{} for _ in LEVELS])
         for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
-            nodes[id_] = nodes.get(id_, 0) + by
-            if not nodes[id_]:
-                del nodes[id_]
-        if not nodes:
+            path = path_of(cell.nodes[id_])
+            for level, domains in enumerate(keyed):
+                where = path[: level + 1]
+                domains[where] = domains.get(where, 0) + by
+                if not domains[where]:
+                    del domains[where]
+        if not keyed[NODE]:
             del cell.keyed[rule.key]

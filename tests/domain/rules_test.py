@@ -127,10 +127,13 @@ def test_jobs_of_a_key_lie_together_and_anywhere_once_the_last_has_gone() -> Non
     assert where(made, affine("a", "together")) == "n0"
     assert where(made, affine("b", "together")) is None, "its rack is full"
     made.cell = Cell.restore(made.cell.snapshot())
-    assert made.cell.keyed == {"db": {"n0": 1}}
+    *_, nodes = made.cell.keyed["db"]
+    assert list(nodes.values()) == [1], "it lies on one node"
 
     facts = made.facts(ReportAttempt(job="a", attempt=1, state="finished"))
     assert of(AttemptStarted, facts)[0].job == "b"
+    made.facts(ReportAttempt(job="b", attempt=1, state="finished"))
+    assert not made.cell.keyed, "nobody names the key any more"
 
 
 @pytest.mark.parametrize(
