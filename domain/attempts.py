@@ -131,6 +131,7 @@ def apply_running(cell: Cell, fact: AttemptRunning) -> None:
     job = cell.jobs[fact.job]
     assert job.run is not None, "a job without an attempt cannot run"
     job.run.running_ms = cell.now_ms
+    slots.moved(cell, job.run)
     cell.touch(job)
 
 
@@ -140,6 +141,7 @@ def apply_checkpoint(cell: Cell, fact: CheckpointRecorded) -> None:
     at_ms = cell.command(fact.command, ReportCheckpoint).at_ms
     accounting.checkpointed(cell, job.run, at_ms)
     job.run.checkpoint_ms = at_ms
+    slots.moved(cell, job.run)
     cell.touch(job)
 
 

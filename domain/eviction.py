@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domain.fabric import NODE, RACK, Domain, NodeClass
@@ -13,8 +15,12 @@ from domain.placement import nodes_of
 
 if TYPE_CHECKING:
     from domain.nodes import Node
+    from domain.quota import Account
     from domain.runs import Order, Run
     from domain.turn import Turn
+
+STEPS: Final = (512, 4096, sys.maxsize)
+"""So many attempts are looked at for victims, and if they are not enough, the next so many."""
 
 NODES_A_UNIT: Final = 32
 """Nodes that are searched for victims at the cost of one unit of work."""
@@ -98,6 +104,38 @@ class Eligible:
                 if len(runs) > 1:
                     runs.sort(key=lambda r: r[:2])
         return found
+
+
+class Candidates:
+    """Attempts that may be preempted, those that lose least for a slot first.
+
+    On a large cell there are tens of thousands, and a search among all takes a round's time, so it
+    goes on to more of them only if few are not enough.
+    """
+
+    __slots__ = ("_all", "_cost", "_found", "_steps", "held")
+
+    def __init__(
+        self, runs: Iterable[Run], cost: Callable[[Run], int], held: dict[Account, int]
+    ) -> None:
+        self._all = iter(runs)
+        self._cost = cost
+        self._found: dict[Run, int] = {}
+        self._steps: list[Eligible] = []
+        self.held = held
+        """By account: thousandths of slots that they hold at most."""
+
+    def widening(self) -> Iterator[Eligible]:
+        """First a few, at last all of them; each one's searches are remembered for the round."""
+        for step, most in enumerate(STEPS):
+            if step == len(self._steps):
+                before = len(self._found)
+                more = islice(self._all, most - before)
+                self._found |= {run: self._cost(run) for run in more}
+                if step and len(self._found) == before:
+                    return
+                self._steps.append(Eligible(dict(self._found)))
+            yield self._steps[step]
 
 
 def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:

@@ -62,10 +62,12 @@ def domains(turn: Turn, need: Need, eligible: Eligible) -> list[tuple[Domain, li
     classes = {c.id for c in need.classes(turn.cell)}
     known, rows = turn.cell.nodes, eligible.by_node()
     found: dict[Domain, list[Node]] = {domain_of(known[id_], level): [] for id_ in rows}
+    least = min(g.slots for g in need.groups)
     for node in (known[id_] for id_ in rows) if need.part else known.values():
+        if node.class_.id not in classes or (node.available < least and node.id not in rows):
+            continue
         domain = domain_of(node, level)
-        fits = node.class_.id in classes and node.schedulable and allows(need.placement, node)
-        if fits and domain in found:
+        if domain in found and node.schedulable and allows(need.placement, node):
             found[domain].append(node)
     listed = sorted(((d, nodes) for d, nodes in found.items() if nodes), key=lambda d: d[0].path)
     if need.required == NODE and not need.part:

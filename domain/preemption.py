@@ -14,20 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from domain import consolidation, estimates, ordering, part_eviction, promises, rule_eviction
+from domain import consolidation, part_eviction, rule_eviction
 from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
 from domain.nodes import WHOLE
-from domain.policies.effects import PPM
-from domain.runs import SURPLUS
-from domain.specs import TIERS
 
 if TYPE_CHECKING:
     from domain.jobs import Job
     from domain.placement import Blocked
     from domain.quota import Account
     from domain.runs import Run
-    from domain.shapes import Demand, Need, Shape
+    from domain.shapes import Need, Shape
     from domain.turn import Turn
+    from domain.victims import Victims
 
 
 def _running(turn: Turn) -> Iterator[Run]:
@@ -42,208 +40,6 @@ def unreserved(turn: Turn) -> Eligible:
     """What may make room for a reservation's window: all preemptible work outside of one."""
     now = turn.header.now_ms
     return Eligible({r: cost_of(r, now) for r in _running(turn)})
-
-
-def _weighed(run: Run, now_ms: int) -> int:
-    """The cost as rules of policies weigh it."""
-    return cost_of(run, now_ms) * run.job.shape.ruling.loss_ppm // PPM
-
-
-class Victims:
-    """What may make room for shapes that claim their nominal quota, in one round."""
-
-    def __init__(self, turn: Turn) -> None:
-        self.turn = turn
-        self.cell = turn.cell
-        self._cost = _weighed if self.cell.rulebook.weighs else cost_of
-        self._old: dict[tuple[str, int], list[Run]] = {}
-        self._owned: dict[tuple[str, int], dict[Account, list[Run]]] = {}
-        self._lower_own: dict[tuple[Account, str, int], Eligible] = {}
-        self._borrowed: dict[str, list[Run]] = {}
-        self._services: dict[tuple[Account, str, int], list[tuple[int, Run]]] = {}
-        self._lower: dict[tuple[str, int, bool], Eligible] = {}
-        self._movable: dict[tuple[str, int], Eligible] = {}
-        self.moves: dict[tuple[int, int], Plan | None] = {}
-        """By need and tier: what would have to move, as long as nothing was preempted since."""
-
-    def _old_enough(self, accelerator: str, tier: int) -> list[Run]:
-        """Attempts on a type in a tier that have had their minimum run time."""
-        key = (accelerator, tier)
-        found = self._old.get(key)
-        if found is None:
-            min_run_s = self.cell.policy.min_run_s[tier] if tier != SURPLUS else 0
-            since = self.turn.header.now_ms - min_run_s * 1000
-            found = self._old[key] = []
-            oldest = self.turn.header.now_ms + 1
-            protects = self.cell.rulebook.protects
-            for run in self.cell.preemptible.get(key, ()):
-                if run.stop_by_ms or not run.running_ms:
-                    continue
-                if run.running_ms <= since:
-                    if not protects or not run.job.shape.ruling.protected:
-                        found.append(run)
-                elif run.running_ms < oldest:
-                    oldest = run.running_ms
-            if oldest <= self.turn.header.now_ms:  # a claim may have its victim from then on
-                self.cell.wake(oldest + min_run_s * 1000)
-        return found
-
-    def _borrowers(self, accelerator: str) -> list[Run]:
-        """Attempts of accounts that borrow, cheapest first: of each no more than it borrows."""
-        found = self._borrowed.get(accelerator)
-        if found is None:
-            found = self._borrowed[accelerator] = []
-            accounts = self.cell.accounts.values()
-            owing = {a: a.borrowed(accelerator) for a in accounts if a.queues}
-            now = self.turn.header.now_ms
-            runs = [
-                (self._cost(run, now), -run.job.number, -run.part, run)
-                for tier in range(1, SURPLUS + 1)
-                for run in (self._old_enough(accelerator, tier) if any(owing.values()) else ())
-                if owing[run.job.shape.queue.account]
-            ]
-            for *_, run in sorted(runs, key=lambda r: r[:3]):
-                account = run.job.shape.queue.account
-                if owing[account] > 0:
-                    owing[account] -= run.size
-                    found.append(run)
-        return found
-
-    def weakest_preemptor(self, demand: Demand) -> int:
-        """The weakest tier in which the demand may find victims; -1 if its shapes surely have none.
-
-        Tiers that are not weaker than the strongest of them are not looked at.
-        """
-        rank = -1
-        strongest = min(s.tier for s in demand.shapes.values())
-        for need in demand.needs:
-            if self.cell.preemptible.get((need.accelerator, SURPLUS)):
-                return len(TIERS)
-            within = demand.account.within_nominal(need.accelerator, demand.size)
-            if within and self._borrowers(need.accelerator):
-                return len(TIERS)
-            for tier in range(len(TIERS) - 1, max(rank + 1, strongest), -1):
-                if within and self._old_enough(need.accelerator, tier):
-                    rank = tier - 1
-                    break
-                if self._own(demand.account, need.accelerator, tier):
-                    rank = tier - 1
-                    break
-        return rank
-
-    def of(self, shape: Shape, job: Job, accelerator: str) -> Iterator[Eligible]:
-        """Victims of a claim by its quota and tier, then those that the policy's order offers."""
-        account = shape.queue.account
-        in_deficit = promises.in_deficit(self.cell, shape)
-        if not in_deficit and shape.pledge is not None:
-            promises.wake_when_turned(self.cell, shape.pledge, shape.tier)
-        if account.within_nominal(accelerator, shape.size):
-            yield self.lower(shape.tier, accelerator, in_deficit)
-        else:
-            yield self._own_lower(account, shape.tier, accelerator)
-        policy = self.cell.policy
-        if policy.yield_ratio_milli and policy.order != "seniority":
-            yield self._yielding(shape, job, accelerator)
-
-    def _yielding(self, shape: Shape, job: Job, accelerator: str) -> Eligible:
-        """Attempts of the same account and tier that come after the job by the policy's factor."""
-        policy, now = self.cell.policy, self.turn.header.now_ms
-        own, ratio = max(1, ordering.service(self.cell, job, now)), policy.yield_ratio_milli
-        least = -(-own * ratio // 1000)
-        found: dict[Run, int] = {}
-        if own >= ordering.UNKNOWN:  # whoever comes last has no claim on others
-            return Eligible(found)
-        for service, run in self._by_service(shape.queue.account, accelerator, shape.tier):
-            other = run.job.shape
-            if other.priority > shape.priority or run.stop_by_ms:
-                continue
-            if service >= least:
-                found[run] = self._cost(run, now)
-            elif policy.order == "earliest_deadline":  # the job's slack falls to its part of this
-                self.cell.wake(now + own - service * 1000 // ratio)
-                break
-            elif policy.order == "least_attained" and other.slots:
-                # it has had enough when it has held these
-                slot_s = run.held_slot_s(now) + least - service
-                self.cell.wake(run.started_ms - (-1000 * slot_s // other.slots))
-            elif policy.order == "least_remaining" and run.job.estimate_s is None and other.slots:
-                # it has as much before it as behind it once it has run longer than was expected
-                self.cell.wake(
-                    run.started_ms + 1000 * estimates.until_left_s(self.cell, run, least)
-                )
-        return Eligible(found)
-
-    def _by_service(self, account: Account, accelerator: str, tier: int) -> list[tuple[int, Run]]:
-        """Attempts of an account that are old enough; those that come last in the order first."""
-        key = (account, accelerator, tier)
-        found = self._services.get(key)
-        if found is None:
-            now = self.turn.header.now_ms
-            runs = [
-                (-ordering.service(self.cell, r.job, now), r.job.number, r)
-                for r in self._own(account, accelerator, tier)
-            ]
-            runs.sort(key=lambda r: r[:2])
-            found = self._services[key] = [(-minus, run) for minus, _, run in runs]
-        return found
-
-    def movable(self, tier: int, accelerator: str) -> Eligible:
-        """Attempts of no stronger tier that may move."""
-        key = (accelerator, tier)
-        found = self._movable.get(key)
-        if found is None:
-            now = self.turn.header.now_ms
-            runs = (r for t in range(tier, len(TIERS)) for r in self._old_enough(accelerator, t))
-            runs = (r for r in runs if consolidation.may_move(r) and not r.stop_by_ms)
-            runs = (r for r in runs if not promises.spared(self.cell, r))
-            found = self._movable[key] = Eligible({r: self._cost(r, now) for r in runs})
-        return found
-
-    def _own(self, account: Account, accelerator: str, tier: int) -> list[Run]:
-        """Attempts of an account on a type in a tier that are old enough."""
-        key = (accelerator, tier)
-        by_account = self._owned.get(key)
-        if by_account is None:
-            by_account = self._owned[key] = {}
-            for run in self._old_enough(accelerator, tier):
-                by_account.setdefault(run.job.shape.queue.account, []).append(run)
-        return by_account.get(account, [])
-
-    def _own_lower(self, account: Account, tier: int, accelerator: str) -> Eligible:
-        """Weaker tiers of an account, and what elastic attempts of any have grown by.
-
-        What an account gives to its own, it need not be lent.
-        """
-        key = (account, accelerator, tier)
-        found = self._lower_own.get(key)
-        if found is None:
-            now = self.turn.header.now_ms
-            tiers = range(tier + 1, len(TIERS))
-            runs = [r for t in tiers for r in self._own(account, accelerator, t)]
-            runs = [r for r in runs if not promises.spared(self.cell, r)]
-            runs += self._old_enough(accelerator, SURPLUS)
-            found = Eligible({r: self._cost(r, now) for r in runs if not r.stop_by_ms})
-            self._lower_own[key] = found
-        return found
-
-    def lower(self, tier: int, accelerator: str, in_deficit: bool) -> Eligible:
-        """Weaker tiers, and borrowers. Some may have been told to stop since, in this round.
-
-        What promises spare is spared, unless the claim's own promise is not kept.
-        """
-        key = (accelerator, tier, in_deficit)
-        found = self._lower.get(key)
-        if found is None:
-            now = self.turn.header.now_ms
-            runs = [
-                r for t in range(tier + 1, SURPLUS + 1) for r in self._old_enough(accelerator, t)
-            ]
-            if not in_deficit:
-                runs = [r for r in runs if not promises.spared(self.cell, r)]
-            runs.extend(self._borrowers(accelerator))
-            found = Eligible({r: self._cost(r, now) for r in runs if not r.stop_by_ms})
-            self._lower[key] = found
-        return found
 
 
 def for_shape(
@@ -283,17 +79,21 @@ def _plans(
     """What makes room and quota for the job, in the order in which it is to be taken."""
     groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
     wanted = Wanted(need.classes(turn.cell), groups, need.required)
-    for eligible in victims.of(shape, job, need.accelerator):
-        if need.plain:
-            found = plan(turn, wanted, eligible)
-        elif need.ruled:
-            found = rule_eviction.plan(turn, need, eligible)
-        else:
-            found = part_eviction.plan(turn, need, eligible)
-        if found is not None:
-            found = _with_quota(shape, need.accelerator, found, eligible)
-        if found is not None:
-            yield found
+    for candidates in victims.of(shape, job, need.accelerator):
+        if not _may_free_quota(shape, need.accelerator, candidates.held):
+            continue  # a search for room is dear, and would be in vain
+        for eligible in candidates.widening():
+            if need.plain:
+                found = plan(turn, wanted, eligible)
+            elif need.ruled:
+                found = rule_eviction.plan(turn, need, eligible)
+            else:
+                found = part_eviction.plan(turn, need, eligible)
+            if found is not None:
+                found = _with_quota(shape, need.accelerator, found, eligible)
+            if found is not None:
+                yield found
+                break
     if not need.plain or not consolidation.wanted(turn.cell, blocked):
         return
     if shape.queue.account.available(need.accelerator) < shape.size:
@@ -307,6 +107,19 @@ def _plans(
     found = victims.moves[key]
     if found is not None:
         yield found._replace(cause=consolidation.CAUSE)
+
+
+def _may_free_quota(shape: Shape, accelerator: str, held: dict[Account, int]) -> bool:
+    """False if the claim would lack quota though all that candidates hold were free."""
+    account, size = shape.queue.account, shape.size
+    if account.available(accelerator) >= size:
+        return True
+    for owner, amount in held.items():
+        owner.charge(accelerator, -amount)
+    then = account.available(accelerator)
+    for owner, amount in held.items():
+        owner.charge(accelerator, amount)
+    return then >= size
 
 
 def _with_quota(shape: Shape, accelerator: str, found: Plan, eligible: Eligible) -> Plan | None:

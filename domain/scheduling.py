@@ -17,6 +17,7 @@ from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided
 from domain.gathering import Gathering
 from domain.placement import Blocked, Choice
 from domain.specs import TIERS
+from domain.victims import Victims
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -79,14 +80,13 @@ class Scheduling:
             if self.gathering.begin(tier):
                 self.available.clear()
             shape = lines[0][4]
-            if shape.demand in self.blocked or not self._start(shape, share):
-                if not shape.queue.strict:
-                    lines[:] = [e for e in lines if e[4].demand not in self.blocked]
-                    heapify(lines)
-                else:
-                    self._hold_back(lines)
-            else:
+            started = shape.demand not in self.blocked and self._start(shape, share)
+            if started:
                 self._advance(lines)
+            elif shape.queue.strict:
+                self._hold_back(lines)
+            while not shape.queue.strict and lines and lines[0][4].demand in self.blocked:
+                heappop(lines)
             if lines:
                 heapreplace(heap, (tier, self._place(lines), queue, lines))
             else:
@@ -94,7 +94,8 @@ class Scheduling:
         if heap:
             self.cell.unfinished = True
             unreached = (e[4] for *_, lines in heap for e in lines)
-            self._tell_all((s for s in unreached if not s.reason), Blocked(ROUND_IS_FULL))
+            untold = (s for s in unreached if s.queue.strict or s.demand not in self.blocked)
+            self._tell_all((s for s in untold if not s.reason), Blocked(ROUND_IS_FULL))
         self.gathering.begin(len(TIERS))
         self._tell_blocked()
         self.gathering.end()
@@ -277,7 +278,7 @@ class Scheduling:
         budget = policy.max_preemptions_per_round
         if not policy.preemption or not budget or not any(self.cell.preemptible.values()):
             return
-        victims = preemption.Victims(self.turn)
+        victims = Victims(self.turn)
         lines: list[_Claim] = []
         for demand, blocked in self.blocked.items():
             if demand.reservation is not None or not demand.waiting or demand.held:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from domain import promises
+from domain.preemptible import Preemptible
 from domain.rules import count_keys
 from domain.runs import Run
 
@@ -61,7 +62,9 @@ def vacate(cell: Cell, run: Run) -> None:
         freed(cell, node, own)
     run.missing = {}
     if reservation is None:
-        cell.preemptible.get((run.accelerator, run.tier), {}).pop(run, None)
+        preemptible = cell.preemptible.get((run.accelerator, run.tier))
+        if preemptible is not None:
+            preemptible.drop(run)
         if run.started_ms and not run.part:
             promises.hold(cell, run, -1)
         charge(cell, run, -run.size)
@@ -80,7 +83,14 @@ def count_started(cell: Cell, run: Run) -> None:
     if not run.part:
         promises.hold(cell, run, 1)
     if spec.preemptible or run.part:
-        cell.preemptible.setdefault((run.accelerator, run.tier), {})[run] = None
+        cell.preemptible.setdefault((run.accelerator, run.tier), Preemptible()).add(run)
+
+
+def moved(cell: Cell, run: Run) -> None:
+    """What the attempt would lose counts from another moment."""
+    preemptible = cell.preemptible.get((run.accelerator, run.tier))
+    if preemptible is not None:
+        preemptible.moved(run)
 
 
 def take_parts(cell: Cell, run: Run, by: int) -> None:

@@ -22,6 +22,7 @@ from domain.decide import decide
 from domain.facts import ShapeBlocked
 from domain.ledger import Accepted, canonical
 from domain.maintenance_commands import PlanMaintenance
+from domain.runs import Run
 from domain.slots import ready_claims
 from tests.domain.given import Given, job, node
 from tests.domain.histories import (
@@ -466,9 +467,38 @@ class Machine(RuleBasedStateMachine):
                 assert used == naive.get((account.id, accelerator), 0)
 
     @invariant()
+    def those_who_may_be_preempted_are_in_order(self) -> None:
+        cell = self.given.cell
+        runs = [r for j in cell.jobs.values() for r in (j.run, *j.parts.values()) if r is not None]
+        expected: dict[tuple[str, int], list[Run]] = {}
+        for run in sorted(runs, key=lambda r: (loses_from(r), -r.job.number, -r.part)):
+            free = run.started_ms and run.reservation is None
+            if free and (run.job.shape.spec.preemptible or run.part):
+                expected.setdefault((run.accelerator, run.tier), []).append(run)
+        kept = {key: known for key, known in cell.preemptible.items() if known.entries}
+        assert {key: list(known) for key, known in kept.items()} == expected
+        for known in kept.values():
+            own = {a: [r for *_, r in entries] for a, entries in known.by_account.items()}
+            assert own == {
+                a: [r for r in known if r.job.shape.queue.account is a] for a in known.held
+            }
+            assert known.held == {a: sum(r.size for r in mine) for a, mine in own.items()}
+            began = sorted(r.running_ms for r in known)
+            for at_ms in (0, *began):
+                after = next((ms for ms in began if ms > at_ms), None)
+                assert known.began_after(at_ms) == after
+
+    @invariant()
     def what_fits_does_not_wait(self) -> None:
         if not self.pending:
             what_fits_does_not_wait(self.given.cell)
+
+
+def loses_from(run: Run) -> int:
+    """Less the time now it is what the attempt loses for each of its slots, in milliseconds."""
+    if run.part:
+        return -(1 << 62)
+    return 1000 * run.job.shape.spec.runtime.restore_s - max(run.running_ms, run.checkpoint_ms)
 
 
 class LongMachine(Machine):

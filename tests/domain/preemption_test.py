@@ -6,6 +6,7 @@ from each other, borrowers below a common parent, second choices, victims by the
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain import commands as c
-from domain import specs
+from domain import eviction, preemption, specs
 from domain.cell import Cell
 from domain.facts import JobClaimed, PreemptionDecided, SlaWindowClosed
 from domain.runs import JobState
@@ -304,3 +305,33 @@ def test_what_gives_no_quota_to_the_claim_is_no_victim() -> None:
     settle(world, job("more", queue="a", slots=1), most=0)
     assert world.cell.accounts["a"].own["h100"] == 4000
     assert world.cell.accounts["b"].own["h100"] == used
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_where_few_are_not_enough_more_are_looked_at(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eviction, "STEPS", (1, 4, sys.maxsize))
+    world = tree(account("org", parent=None), account("a", quota(48)), account("b"), nodes=6)
+    for i in range(6):
+        settle(world, job(f"b{i}", queue="b", slots=8), most=0)
+        world.round(after_s=60)
+    (decided,) = settle(world, job("gang", queue="a", count=count, slots=8), most=1)
+    assert [v.job for v in decided.victims] == [f"b{i}" for i in range(6 - count, 6)]
+
+
+def test_room_is_not_searched_where_quota_would_be_lacking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by measuring: on a large cell such searches took most of each round."""
+    limited = account("a", quota(4, borrowing_limit=0))
+    world = tree(account("org", parent=None), limited, account("b", quota(12)))
+    mine = job("mine", queue="a", slots=4)
+    others = [job(f"b{i}", queue="b", slots=6, tier=specs.Tier.BASIC) for i in range(2)]
+    settle(world, mine, *others, most=0)
+    searched = []
+    monkeypatch.setattr(preemption, "plan", lambda *given: searched.append(given))
+    settle(world, job("more", queue="a", slots=4), most=0)
+    assert not searched
+    settle(world, job("above", queue="a", slots=4, tier=specs.Tier.PREMIUM), most=0)
+    assert searched, "the account's own, in a weaker tier, may end for it"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain import specs
+from domain import eviction, specs
 from domain.commands import SubmitJob
 from domain.runs import JobState
 from tests.domain.given import Given, job
@@ -103,6 +105,7 @@ def test_a_gang_for_one_node_is_not_claimed_on_two() -> None:
     slices=slices,
     spread=spreads,
     level=st.sampled_from((specs.Level.REGION, RACK, NODE)),
+    few=st.integers(1, 8),
 )
 def test_a_gang_with_rules_runs_iff_it_would_on_empty_nodes(
     nodes: int,
@@ -114,6 +117,7 @@ def test_a_gang_with_rules_runs_iff_it_would_on_empty_nodes(
     slices: tuple[specs.Slice, ...],
     spread: specs.Spread | None,
     level: specs.Level,
+    few: int,
 ) -> None:
     """All that runs borrows: so room can be made wherever there would be room without it."""
     if slices and count % slices[0].size:
@@ -125,7 +129,8 @@ def test_a_gang_with_rules_runs_iff_it_would_on_empty_nodes(
     settle(empty, gang, most=0)
     made = world(nodes, slots=4, cpu=16, racks=racks)
     borrowers(made, *borrowed)
-    decided = settle(made, gang, most=1)
+    with mock.patch.object(eviction, "STEPS", (few, sys.maxsize)):
+        decided = settle(made, gang, most=1)
     runs = made.cell.jobs["gang"].status is JobState.RUNNING
     assert runs == (empty.cell.jobs["gang"].run is not None)
     if runs:
