@@ -19,15 +19,19 @@ from benchmarks.keys import Ed25519
 from domain.cell import Cell
 from domain.commands import RegisterNode
 from domain.decide import decide
-from domain.facts import AttemptStarted
+from domain.facts import AttemptGrown, AttemptShrinking, AttemptStarted, AttemptStopping
 from domain.ledger import ENGINE, Accepted, Head, Header, Round, Signer, canonical, seal
 from domain.specs import FabricPath
-from streams.rounds import YOUNG_ONLY
+from streams.decider import Settings
+from streams.rounds import YOUNG_ONLY, Sweep
 
 SIZES = ((1, 1, 50), (1, 2, 20), (1, 4, 12), (1, 8, 12), (2, 8, 3), (4, 8, 2), (16, 8, 1))
 """(replicas, slots, weight) of the jobs: mostly small ones, some gangs up to 128 slots."""
 TIERS = ("premium", "standard", "standard", "basic")
 QUEUES = 100
+WORK = Settings().work
+"""Of a round, as of a live decider's."""
+DECISIONS = (AttemptStarted, AttemptStopping, AttemptGrown, AttemptShrinking)
 
 
 class Bench:
@@ -40,7 +44,12 @@ class Bench:
         self.round_ms = 100
         self.bytes = 0
         self.facts: Counter[str] = Counter()
+        self.sweep = Sweep()
         self.running: list[tuple[str, int]] = []
+        """Attempts that were started, and some that were told to stop since."""
+        self._stopped: set[tuple[str, int]] = set()
+        self._due: list[dict[str, Any]] = []
+        """What the agents will report of the last rounds."""
         self.jobs = 0
         self.nodes = nodes
         self.bodies = [self._body(n) for n in range(shapes)]
@@ -76,16 +85,22 @@ class Bench:
         return self.random.randrange(len(self.bodies))
 
     def round(self, commands: Iterable[Accepted], work: int = 100_000) -> tuple[int, float]:
-        """(decisions, CPU seconds) of one round, with its record."""
+        """(decisions, CPU seconds) of one round, with its record.
+
+        Decisions are attempts, and parts of them, that are started or told to stop.
+        """
         given = list(commands)
         header = self.header(work)
-        before, running = time.process_time(), len(self.running)
-        round_, record, head = self.decided(header, given)
+        before = time.process_time()
+        round_ = decide(self.cell, header, given)
+        record, head = seal(round_, self.signer)
         self.cell.believe(head, round_.inputs)
+        self.sweep.after(round_)
         spent = time.process_time() - before
+        self.hear(round_)
         self.bytes += len(record)
         self.facts.update(type(fact).__name__ for fact in round_.facts)
-        return len(self.running) - running, spent
+        return sum(isinstance(fact, DECISIONS) for fact in round_.facts), spent
 
     def header(self, work: int = 100_000) -> Header:
         """Of the next round."""
@@ -95,9 +110,28 @@ class Bench:
     def decided(self, header: Header, given: list[Accepted]) -> tuple[Round, bytes, Head]:
         """One round and its record; the attempts that it started are remembered."""
         round_ = decide(self.cell, header, given)
-        started = [f for f in round_.facts if isinstance(f, AttemptStarted)]
-        self.running.extend((f.job, f.attempt) for f in started)
+        self.hear(round_)
         return round_, *seal(round_, self.signer)
+
+    def hear(self, round_: Round) -> None:
+        """The agents do at once what they are told."""
+        for fact in round_.facts:
+            if not isinstance(fact, DECISIONS):
+                continue
+            told = {"job": fact.job, "attempt": fact.attempt}
+            if isinstance(fact, AttemptStarted):
+                self.running.append((fact.job, fact.attempt))
+                self._due.append({**told, "state": "running"})
+            elif isinstance(fact, AttemptStopping):
+                self._stopped.add((fact.job, fact.attempt))
+                self._due.append({**told, "state": "stopped"})
+            elif isinstance(fact, AttemptShrinking):
+                self._due.append({**told, "part": fact.part, "state": "stopped"})
+
+    def reports(self) -> list[Accepted]:
+        """What the agents have done since they were last asked."""
+        due, self._due = self._due, []
+        return [self.accept("ReportAttempt", body) for body in due]
 
     def set_up(self, pending: int) -> dict[str, Any]:
         self.round(self.first_commands())
@@ -127,6 +161,9 @@ class Bench:
             at = self.random.randrange(len(self.running))
             self.running[at], self.running[-1] = self.running[-1], self.running[at]
             job, attempt = self.running.pop()
+            if (job, attempt) in self._stopped:
+                self._stopped.remove((job, attempt))
+                continue
             body = {"job": job, "attempt": attempt, "state": "finished"}
             commands.append(self.accept("ReportAttempt", body))
         return commands
@@ -149,14 +186,22 @@ class Bench:
             times.append(spent)
             total += decisions
             if not decisions:
-                return _figures(total, times)
+                break
+        while told := self.reports():
+            for first in range(0, len(told), 500):
+                self.round(told[first : first + 500], 0)
+        return _figures(total, times)
 
     def steady(self, rounds: int, ends: int) -> dict[str, Any]:
-        """Each round `ends` attempts finish, as many jobs arrive, and what fits starts."""
+        """Each round `ends` attempts finish, as many jobs arrive, and what fits starts.
+
+        Agents report that what was started runs, and that what was told to stop has stopped.
+        """
         total, times = 0, []
         for _ in range(rounds):
-            commands = [*self.finish(ends), *(self.submit() for _ in range(ends))]
-            decisions, spent = self.round(commands)
+            reports = self.reports()
+            commands = [*reports, *self.finish(ends), *(self.submit() for _ in range(ends))]
+            decisions, spent = self.round(commands, WORK)
             total += decisions
             times.append(spent)
         return _figures(total, times)

@@ -76,12 +76,14 @@ Room = tuple[int, int, int, "Node"]
 class Eligible:
     """Attempts that may be preempted, with their cost in slot-seconds."""
 
-    __slots__ = ("_by_cost", "_by_node", "cost", "rooms")
+    __slots__ = ("_by_cost", "_by_node", "cost", "ordered", "rooms")
 
     def __init__(self, cost: dict[Run, int]) -> None:
         self.cost = cost
         self.rooms: dict[tuple[object, ...], list[Room]] = {}
         """Heaps of nodes by what room for one replica costs there; entries may be stale."""
+        self.ordered: dict[int, list[tuple[Domain, list[Node]]]] = {}
+        """By need with rules: the nodes of each domain, the cheapest first."""
         self._by_cost: list[Run] | None = None
         self._by_node: dict[str, list[tuple[int, Order, Run]]] | None = None
 
@@ -124,6 +126,9 @@ class Candidates:
         self._steps: list[Eligible] = []
         self.held = held
         """By account: thousandths of slots that they hold at most."""
+
+    def first(self) -> Run | None:
+        return next(iter(next(self.widening()).cost), None)
 
     def widening(self) -> Iterator[Eligible]:
         """First a few, at last all of them; each one's searches are remembered for the round."""

@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 END: Final = 1 << 62
 
 Entry = tuple[int, int, int, "Run"]
-"""(what it loses for a slot, in ms, beyond the time now; negative number of the job, and of the part;
-attempt): of equals the later job comes first."""
+"""(what it loses for a slot, in ms, beyond the time now; -number of the job, -part; attempt).
+
+Of equals the later job comes first."""
 
 
 class Preemptible:
     """Started attempts of one type and tier, outside of reservations."""
 
-    __slots__ = ("_began", "_keys", "by_account", "entries", "held")
+    __slots__ = ("_began", "_keys", "by_account", "entries", "held", "starting")
 
     def __init__(self) -> None:
+        self.starting: dict[Run, None] = {}
+        """They do not run yet."""
         self.entries: list[Entry] = []
-        """In order."""
+        """Those that run, in order."""
         self.by_account: dict[Account, list[Entry]] = {}
         """The same by account."""
         self.held: dict[Account, int] = {}
@@ -39,35 +42,53 @@ class Preemptible:
         """Where each attempt stands in these."""
 
     def add(self, run: Run) -> None:
-        entry: Entry = (_dearness(run), -run.job.number, -run.part, run)
+        account = run.job.shape.queue.account
+        self._hold(account, run.size)
+        self._rank(run, account)
+
+    def drop(self, run: Run) -> None:
+        """Take the attempt out, if it is in."""
+        account = run.job.shape.queue.account
+        if self._unrank(run, account):
+            self._hold(account, -run.size)
+
+    def moved(self, run: Run) -> None:
+        """What the attempt would lose counts from another moment, if it is in."""
+        account = run.job.shape.queue.account
+        if self._unrank(run, account):
+            self._rank(run, account)
+
+    def _hold(self, account: Account, more: int) -> None:
+        held = self.held.pop(account, 0) + more
+        if held:  # some hold nothing but host parts
+            self.held[account] = held
+
+    def _rank(self, run: Run, account: Account) -> None:
+        if not run.running_ms:
+            self.starting[run] = None
+            return
+        entry: Entry = (dearness_ms(run), -run.job.number, -run.part, run)
         began = (run.running_ms, *run.order)
         self._keys[run] = entry, began
-        account = run.job.shape.queue.account
         insort(self.entries, entry)
         insort(self.by_account.setdefault(account, []), entry)
         insort(self._began, began)
-        self.held[account] = self.held.get(account, 0) + run.size
 
-    def drop(self, run: Run) -> bool:
-        """Take the attempt out; False if it was not in."""
+    def _unrank(self, run: Run, account: Account) -> bool:
+        if run in self.starting:
+            del self.starting[run]
+            return True
         keys = self._keys.pop(run, None)
         if keys is None:
             return False
         entry, began = keys
-        account = run.job.shape.queue.account
         own = self.by_account[account]
         _take(self.entries, entry)
         _take(own, entry)
         _take(self._began, began)
-        self.held[account] -= run.size
         if not own:
-            del self.by_account[account], self.held[account]
+            del self.by_account[account]
         return True
-
-    def moved(self, run: Run) -> None:
-        """What the attempt would lose counts from another moment, if it is in."""
-        if self.drop(run):
-            self.add(run)
 
     def began_after(self, at_ms: int) -> int | None:
         """When the first of them that began to run after a moment did."""
@@ -75,17 +96,19 @@ class Preemptible:
         return self._began[at][0] if at < len(self._began) else None
 
     def __iter__(self) -> Iterator[Run]:
-        return (run for *_, run in self.entries)
+        yield from self.starting
+        yield from (run for *_, run in self.entries)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.starting) + len(self.entries)
 
 
 def _take(entries: list[Any], entry: tuple[Any, ...]) -> None:
     del entries[bisect_left(entries, entry)]
 
 
-def _dearness(run: Run) -> int:
+def dearness_ms(run: Run) -> int:
+    """With the time now it is what the attempt loses for each of its slots."""
     if run.part:  # its attempt goes on with all that the part has done
         return -END
     restore_ms = 1000 * run.job.shape.spec.runtime.restore_s

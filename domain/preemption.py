@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from domain import consolidation, part_eviction, rule_eviction
-from domain.eviction import Eligible, Plan, Wanted, cost_of, plan
+from domain.eviction import Candidates, Eligible, Plan, Wanted, cost_of, plan
 from domain.nodes import WHOLE
 
 if TYPE_CHECKING:
@@ -58,10 +58,24 @@ def for_shape(
             continue
         if shape.demand.below_ceiling(need.accelerator) < shape.size:
             continue
-        for found in _plans(turn, victims, shape, job, need, blocked):
+        free = sum(c.free for c in need.classes(turn.cell))
+        lacking = max(0, shape.slots - free)
+        for candidates in victims.of(shape, job, need.accelerator):
+            if not _may_free_quota(shape, need.accelerator, candidates.held):
+                continue  # a search for room is dear, and would be in vain
+            least = lacking * victims.least_s(candidates)
+            patience_ms = least * 1000 // max(1, shape.slots)
+            if waited_ms >= min(delay_ms, patience_ms):  # else nothing can be worth it yet
+                found = _search(turn, shape, need, candidates)
+                if found is None:
+                    continue
+                patience_ms = found.cost * 1000 // max(1, shape.slots)
+                if waited_ms >= min(delay_ms, patience_ms):
+                    return flavour, found
+            turn.cell.wake(job.seniority_ms + min(delay_ms, patience_ms))
+        found = _moves(turn, victims, shape, need, blocked)
+        if found is not None:  # what moves has to be worth it at any delay
             patience_ms = found.cost * 1000 // max(1, shape.slots)
-            if found.cause != consolidation.CAUSE:  # what moves has to be worth it at any delay
-                patience_ms = min(delay_ms, patience_ms)
             if waited_ms >= patience_ms:
                 return flavour, found
             turn.cell.wake(job.seniority_ms + patience_ms)
@@ -73,40 +87,42 @@ def _may_claim(need: Need) -> bool:
     return all(g.slots > 0 and g.share_milli == WHOLE for g in need.groups)
 
 
-def _plans(
-    turn: Turn, victims: Victims, shape: Shape, job: Job, need: Need, blocked: Blocked
-) -> Iterator[Plan]:
-    """What makes room and quota for the job, in the order in which it is to be taken."""
-    groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
-    wanted = Wanted(need.classes(turn.cell), groups, need.required)
-    for candidates in victims.of(shape, job, need.accelerator):
-        if not _may_free_quota(shape, need.accelerator, candidates.held):
-            continue  # a search for room is dear, and would be in vain
-        for eligible in candidates.widening():
-            if need.plain:
-                found = plan(turn, wanted, eligible)
-            elif need.ruled:
-                found = rule_eviction.plan(turn, need, eligible)
-            else:
-                found = part_eviction.plan(turn, need, eligible)
-            if found is not None:
-                found = _with_quota(shape, need.accelerator, found, eligible)
-            if found is not None:
-                yield found
-                break
+def _search(turn: Turn, shape: Shape, need: Need, candidates: Candidates) -> Plan | None:
+    """What makes room and quota for a job of the shape."""
+    for eligible in candidates.widening():
+        if need.plain:
+            found = plan(turn, _wanted(turn, need), eligible)
+        elif need.ruled:
+            found = rule_eviction.plan(turn, need, eligible)
+        else:
+            found = part_eviction.plan(turn, need, eligible)
+        if found is not None:
+            found = _with_quota(shape, need.accelerator, found, eligible)
+        if found is not None:
+            return found
+    return None
+
+
+def _moves(turn: Turn, victims: Victims, shape: Shape, need: Need, blocked: Blocked) -> Plan | None:
+    """What makes room for a job of the shape by moving: it gives no quota."""
     if not need.plain or not consolidation.wanted(turn.cell, blocked):
-        return
+        return None
     if shape.queue.account.available(need.accelerator) < shape.size:
-        return  # what moves gives no quota back
+        return None
     key = (need.id, shape.tier)
     if key not in victims.moves:
-        moves = plan(turn, wanted, victims.movable(shape.tier, need.accelerator))
-        if moves is not None and not consolidation.fits_elsewhere(turn.cell, moves):
-            moves = None
-        victims.moves[key] = moves
+        movable = victims.movable(shape.tier, need.accelerator)
+        found = plan(turn, _wanted(turn, need), movable)
+        if found is not None and not consolidation.fits_elsewhere(turn.cell, found):
+            found = None
+        victims.moves[key] = found
     found = victims.moves[key]
-    if found is not None:
-        yield found._replace(cause=consolidation.CAUSE)
+    return None if found is None else found._replace(cause=consolidation.CAUSE)
+
+
+def _wanted(turn: Turn, need: Need) -> Wanted:
+    groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
+    return Wanted(need.classes(turn.cell), groups, need.required)
 
 
 def _may_free_quota(shape: Shape, accelerator: str, held: dict[Account, int]) -> bool:

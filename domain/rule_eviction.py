@@ -7,12 +7,15 @@ knows the rules, finds a place on them. Attempts that are not in its way live, t
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from domain import rules
-from domain.eviction import NODES_A_UNIT, Eligible, Plan, cheapest
+from domain.eviction import Eligible, Plan, cheapest
 from domain.part_eviction import Parts, domains, free_on, held, room
 from domain.placement import Room, pack
+
+NODES_A_UNIT: Final = 8
+"""Nodes that are searched at the cost of one unit of work: each takes longer than without rules."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,33 +37,45 @@ def plan(turn: Turn, need: Need, eligible: Eligible) -> Plan | None:
         return None
     where = rules.lying(turn.cell, need)
     plans = []
-    for domain, nodes in domains(turn, need, eligible):
-        allowed = [n for n in nodes if rules.obeys(where, n)]
+    for domain, nodes in _in_order(turn, need, eligible):
+        allowed = [n for n in nodes if rules.obeys(where, n)] if where else nodes
         plans.append(_Search(turn, need, domain, allowed, eligible).plan())
     return cheapest(plans)
+
+
+def _in_order(turn: Turn, need: Need, eligible: Eligible) -> list[tuple[Domain, list[Node]]]:
+    """By domain, the nodes on which a replica could lie, the cheapest first.
+
+    Found once a round: what is claimed since changes what is cheapest, but not what is possible.
+    """
+    found = eligible.ordered.get(need.id)
+    if found is None:
+        asked = dict.fromkeys(Parts.of(group) for group in need.groups)
+        found = eligible.ordered[need.id] = []
+        for domain, nodes in domains(turn, need, eligible):
+            turn.work -= 1 + len(nodes) // NODES_A_UNIT
+            costs = {n: c for n in nodes if (c := _cost(n, asked, eligible)) is not None}
+            found.append((domain, sorted(costs, key=lambda n: (costs[n], n.index))))
+    return found
+
+
+def _cost(node: Node, asked: Iterable[Parts], eligible: Eligible) -> int | None:
+    """Of room for one replica of the group for which it costs least."""
+    free = free_on(node)
+    rooms = (room(node, free.less(parts), eligible) for parts in asked)
+    sums = (sum(eligible.cost[run] for run in runs) for runs in rooms if runs is not None)
+    return min(sums, default=None)
 
 
 class _Search:
     """In one domain."""
 
     def __init__(
-        self, turn: Turn, need: Need, domain: Domain, nodes: Iterable[Node], eligible: Eligible
+        self, turn: Turn, need: Need, domain: Domain, nodes: Sequence[Node], eligible: Eligible
     ) -> None:
         self.turn, self.need, self.domain, self.eligible = turn, need, domain, eligible
-        asked = dict.fromkeys(Parts.of(group) for group in need.groups)
-        costs = {node: cost for node in nodes if (cost := self._cost(node, asked)) is not None}
-        self.nodes = sorted(costs, key=lambda n: (costs[n], n.index))
+        self.nodes = nodes
         """On which a replica could lie, the cheapest first."""
-        turn.work -= 1 + len(self.nodes) // NODES_A_UNIT
-
-    def _cost(self, node: Node, asked: Iterable[Parts]) -> int | None:
-        """Of room for one replica of the group for which it costs least."""
-        free = free_on(node)
-        rooms = (room(node, free.less(parts), self.eligible) for parts in asked)
-        return min((self._sum(runs) for runs in rooms if runs is not None), default=None)
-
-    def _sum(self, runs: Iterable[Run]) -> int:
-        return sum(self.eligible.cost[run] for run in runs)
 
     def plan(self) -> Plan | None:
         upper = min(len(self.nodes), sum(g.count for g in self.need.groups))
@@ -74,7 +89,8 @@ class _Search:
         rooms, gone, placed = found
         runs = sorted(self._in_the_way(rooms, gone), key=lambda r: r.order)
         where = [(rooms[id_].node, replicas, group) for id_, replicas, group, _ in placed]
-        return Plan(self._sum(runs), self.domain, where, runs, self.turn.header.now_ms)
+        cost = sum(self.eligible.cost[run] for run in runs)
+        return Plan(cost, self.domain, where, runs, self.turn.header.now_ms)
 
     def _placed(self, number: int) -> tuple[dict[str, Room], list[Run], list[Placed]] | None:
         """Where the gang lies on so many cleared nodes; what is left there, and who has gone."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from domain import consolidation, estimates, ordering, promises
 from domain.eviction import Candidates, Eligible, Plan, cost_of
 from domain.policies.effects import PPM
+from domain.preemptible import dearness_ms
 from domain.runs import SURPLUS
 from domain.specs import TIERS
 
@@ -77,6 +78,13 @@ class Victims:
         policy = self.cell.policy
         if policy.yield_ratio_milli and policy.order != "seniority":
             yield self._yielding(shape, job, accelerator)
+
+    def least_s(self, candidates: Candidates) -> int:
+        """What any of them loses at least for each of its slots, in whole seconds."""
+        first = candidates.first()
+        if first is None or self.cell.rulebook.weighs:
+            return 0
+        return max(0, self.turn.header.now_ms + dearness_ms(first)) // 1000
 
     # --- by quota and tier ------------------------------------------------------------------------
 
@@ -194,7 +202,7 @@ class Victims:
                     run.started_ms + 1000 * estimates.until_left_s(self.cell, run, least)
                 )
         held = {shape.queue.account: sum(run.size for run in found)}
-        return Candidates(found, found.__getitem__, held)
+        return Candidates(sorted(found, key=dearness_ms), found.__getitem__, held)
 
     def _by_service(self, account: Account, accelerator: str, tier: int) -> list[tuple[int, Run]]:
         """Attempts of an account that are old enough; those that come last in the order first."""
@@ -237,7 +245,7 @@ class Victims:
         known = preemptible.entries if account is None else preemptible.by_account.get(account, ())
         for entry in tuple(known):  # more of it may be asked for after some have ended
             run = entry[3]
-            old = 0 < run.running_ms <= since and not run.stop_by_ms
+            old = run.running_ms <= since and not run.stop_by_ms
             if old and not (protects and run.job.shape.ruling.protected):
                 yield entry
 

@@ -54,6 +54,7 @@ class Clockwork:
         self._partition, self._source = voice
         self._origin_ms = origin_ms
         self._round_ms = round_ms
+        self._sweep = rounds.Sweep()
         self._offset = 0
         self._pending: list[Accepted] = []
         self._busy_ms = origin_ms
@@ -129,6 +130,7 @@ class Clockwork:
         self._after(made)
         self.fleet.handle(dispatch.instructions(cell, made), self.now_ms)
         self._believed(made, candidate.record)
+        self._sweep.after(made)
         return made
 
     def _after(self, made: Round) -> None:

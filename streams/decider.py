@@ -90,6 +90,7 @@ class Decider:
         self._cell: Cell | None = None
         self._reader = LedgerReader(log, name, verifier)
         self._saving = Saving(snapshots, 0, self.settings.snapshot_facts)
+        self._sweep = rounds.Sweep()
         self._halvings = 0
         """Rounds are made smaller by so many powers of two, after a record that was too large."""
         self._full = False
@@ -245,6 +246,7 @@ class Decider:
         self._quiet_ms = due_ms if passed else None
         await self._on_believed(round, cell)
         self._saving.went_on(cell, len(round.facts), position)
+        self._sweep.after(round)
 
     async def _remember(self, head: Head) -> None:
         if self._remembered is not None and head.round:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -17,9 +18,12 @@ OVERHEAD: Final = 300
 MAX_BISECTED: Final = 200_000
 """Jobs of a cell that is still copied to find out which command it trips over."""
 
-YOUNG_ONLY: Final = (10_000, 10, 1000)
+YOUNG_ONLY: Final = (10_000, 10, 100_000)
 """Thresholds of the garbage collector for a process that decides: a look at the whole of a cell's
 state would hold up rounds for long."""
+
+SWEEP_AFTER: Final = 2000
+"""Commands and facts of the rounds after which their objects are searched for cycles."""
 
 Place = tuple[int, int]
 """Partition and offset of a command."""
@@ -31,6 +35,24 @@ class Candidate(Struct, frozen=True, gc=False):
     round: Round
     record: bytes
     head: Head
+
+
+class Sweep:
+    """Garbage collection among what the last rounds made, in small portions.
+
+    Left to itself the collector waits until allocations exceed releases by its threshold. Where as
+    much ends as begins that takes hundreds of rounds, and the search of what is new by then takes
+    as long as several of them.
+    """
+
+    def __init__(self) -> None:
+        self._made = 0
+
+    def after(self, round: Round) -> None:
+        self._made += len(round.commands) + len(round.facts)
+        if self._made >= SWEEP_AFTER:
+            self._made = 0
+            gc.collect(1)
 
 
 class Poisoned(Exception):

@@ -475,15 +475,20 @@ class Machine(RuleBasedStateMachine):
             free = run.started_ms and run.reservation is None
             if free and (run.job.shape.spec.preemptible or run.part):
                 expected.setdefault((run.accelerator, run.tier), []).append(run)
-        kept = {key: known for key, known in cell.preemptible.items() if known.entries}
-        assert {key: list(known) for key, known in kept.items()} == expected
-        for known in kept.values():
-            own = {a: [r for *_, r in entries] for a, entries in known.by_account.items()}
-            assert own == {
-                a: [r for r in known if r.job.shape.queue.account is a] for a in known.held
-            }
-            assert known.held == {a: sum(r.size for r in mine) for a, mine in own.items()}
-            began = sorted(r.running_ms for r in known)
+        kept = {key: known for key, known in cell.preemptible.items() if known}
+        assert kept.keys() == expected.keys()
+        for key, known in kept.items():
+            run_now = [r for r in expected[key] if r.running_ms]
+            assert [r for *_, r in known.entries] == run_now
+            assert known.starting.keys() == set(expected[key]).difference(run_now)
+            owners = {r: r.job.shape.queue.account for r in expected[key]}
+            for account in owners.values():
+                held = sum(r.size for r in expected[key] if owners[r] is account)
+                assert held == known.held.get(account, 0)
+                own = known.by_account.get(account, [])
+                assert [r for *_, r in own] == [r for r in run_now if owners[r] is account]
+            assert known.held.keys() | known.by_account.keys() <= set(owners.values())
+            began = sorted(r.running_ms for r in run_now)
             for at_ms in (0, *began):
                 after = next((ms for ms in began if ms > at_ms), None)
                 assert known.began_after(at_ms) == after
