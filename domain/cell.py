@@ -31,7 +31,7 @@ from domain.policies.rulebook import Rulebook
 from domain.policies.ruling import Ruling
 from domain.policies.state import Policy, Signals
 from domain.pool.state import Pool, PoolEntity
-from domain.preemptible import Preemptible
+from domain.preemption.preemptible import Preemptible
 from domain.promises import Pledge
 from domain.quota import Account, Queue
 from domain.refusals import Refused

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from domain import calendar, eviction, placement, preemption
+from domain import calendar, placement
 from domain.commands import CancelReservation, RequestReservation
 from domain.fact import Held
 from domain.facts import (
@@ -24,6 +24,7 @@ from domain.facts import (
     ReservationUnbound,
 )
 from domain.policies import admission
+from domain.preemption import claims, eviction
 from domain.refusals import Refused
 from domain.slots import freed as give_back
 from domain.slots import runs_in
@@ -248,7 +249,7 @@ def _bind(turn: Turn, reservation: Reservation) -> None:
         turn.emit(ReservationClaimed(reservation.id, nodes))
         return
     wanted = eviction.Wanted(classes, ((count, spec.slots, 64),), level, within)
-    plan = eviction.plan(turn, wanted, preemption.unreserved(turn))
+    plan = eviction.plan(turn, wanted, claims.unreserved(turn))
     if plan is None:
         cell.unfinished = True  # what this round starts or frees may be what the next one can take
         shortfall = count * spec.slots

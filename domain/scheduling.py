@@ -10,14 +10,15 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Final
 
-from domain import consolidation, fair_share, ordering, placement, preemption, promises, waiting
-from domain.eviction import Plan
+from domain import fair_share, ordering, placement, promises, waiting
 from domain.fact import Counted, Why
 from domain.facts import AttemptStarted, JobClaimed, PreemptionDecided
 from domain.gathering import Gathering
 from domain.placement import Blocked, Choice
+from domain.preemption import claims, consolidation
+from domain.preemption.eviction import Plan
+from domain.preemption.victims import Victims
 from domain.specs import TIERS
-from domain.victims import Victims
 
 if TYPE_CHECKING:
     from domain.cell import Cell
@@ -298,7 +299,7 @@ class Scheduling:
             if budget <= 0 or self.turn.work <= 0 or job is None:
                 return
             blocked = self.blocked[shape.demand]
-            found = preemption.for_shape(self.turn, victims, shape, job, blocked)
+            found = claims.for_shape(self.turn, victims, shape, job, blocked)
             if found is not None:  # also if it needs more victims than are left: it would never fit
                 budget -= len(found[1].runs)
                 self._preempt(shape, share, *found)

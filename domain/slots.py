@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from domain import promises
-from domain.preemptible import Preemptible
+from domain.preemption.preemptible import Preemptible
 from domain.rules import count_keys
 from domain.runs import Run
 

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain import commands as c
-from domain import eviction, preemption, specs
+from domain import specs
 from domain.cell import Cell
 from domain.facts import JobClaimed, PreemptionDecided, SlaWindowClosed
+from domain.preemption import claims, eviction
 from domain.runs import JobState
 from domain.timers import next_due_ms
 from tests.domain.given import Given, job, node, of
@@ -330,7 +331,7 @@ def test_room_is_not_searched_where_quota_would_be_lacking(
     others = [job(f"b{i}", queue="b", slots=6, tier=specs.Tier.BASIC) for i in range(2)]
     settle(world, mine, *others, most=0)
     searched = []
-    monkeypatch.setattr(preemption, "plan", lambda *given: searched.append(given))
+    monkeypatch.setattr(claims, "plan", lambda *given: searched.append(given))
     settle(world, job("more", queue="a", slots=4), most=0)
     assert not searched
     settle(world, job("above", queue="a", slots=4, tier=specs.Tier.PREMIUM), most=0)

@@ -9,8 +9,9 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain import eviction, specs
+from domain import specs
 from domain.commands import SubmitJob
+from domain.preemption import eviction
 from domain.runs import JobState
 from tests.domain.given import Given, job
 from tests.domain.part_eviction_test import asked, world

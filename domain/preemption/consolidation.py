@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain.eviction import Plan
+from domain.preemption.eviction import Plan
 
 if TYPE_CHECKING:
     from domain.cell import Cell

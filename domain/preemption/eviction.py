@@ -128,19 +128,23 @@ class Candidates:
         """By account: thousandths of slots that they hold at most."""
 
     def first(self) -> Run | None:
-        return next(iter(next(self.widening()).cost), None)
+        if not self._found:
+            self._look_at(1)
+        return next(iter(self._found), None)
 
     def widening(self) -> Iterator[Eligible]:
         """First a few, at last all of them; each one's searches are remembered for the round."""
         for step, most in enumerate(STEPS):
             if step == len(self._steps):
                 before = len(self._found)
-                more = islice(self._all, most - before)
-                self._found |= {run: self._cost(run) for run in more}
+                self._look_at(most - before)
                 if step and len(self._found) == before:
                     return
                 self._steps.append(Eligible(dict(self._found)))
             yield self._steps[step]
+
+    def _look_at(self, more: int) -> None:
+        self._found |= {run: self._cost(run) for run in islice(self._all, more)}
 
 
 def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:

@@ -10,9 +10,9 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from domain import rules
-from domain.eviction import Eligible, Plan, cheapest
-from domain.part_eviction import Parts, domains, free_on, held, room
 from domain.placement import Room, pack
+from domain.preemption.eviction import Eligible, Plan, cheapest
+from domain.preemption.part_eviction import Parts, domains, free_on, held, room
 
 NODES_A_UNIT: Final = 8
 """Nodes that are searched at the cost of one unit of work: each takes longer than without rules."""

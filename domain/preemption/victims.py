@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from heapq import merge
 from typing import TYPE_CHECKING
 
-from domain import consolidation, estimates, ordering, promises
-from domain.eviction import Candidates, Eligible, Plan, cost_of
+from domain import estimates, ordering, promises
 from domain.policies.effects import PPM
-from domain.preemptible import dearness_ms
+from domain.preemption import consolidation
+from domain.preemption.eviction import Candidates, Eligible, Plan, cost_of
+from domain.preemption.preemptible import dearness_ms
 from domain.runs import SURPLUS
 from domain.specs import TIERS
 
 if TYPE_CHECKING:
     from domain.jobs import Job
-    from domain.preemptible import Entry
+    from domain.preemption.preemptible import Entry
     from domain.quota import Account
     from domain.runs import Run
     from domain.shapes import Demand, Shape

@@ -14,18 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from domain import consolidation, part_eviction, rule_eviction
-from domain.eviction import Candidates, Eligible, Plan, Wanted, cost_of, plan
 from domain.nodes import WHOLE
+from domain.preemption import consolidation, part_eviction, rule_eviction
+from domain.preemption.eviction import Candidates, Eligible, Plan, Wanted, cost_of, plan
 
 if TYPE_CHECKING:
     from domain.jobs import Job
     from domain.placement import Blocked
+    from domain.preemption.victims import Victims
     from domain.quota import Account
     from domain.runs import Run
     from domain.shapes import Need, Shape
     from domain.turn import Turn
-    from domain.victims import Victims
 
 
 def _running(turn: Turn) -> Iterator[Run]:

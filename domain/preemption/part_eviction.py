@@ -6,9 +6,9 @@ from collections.abc import Collection, Container, Iterable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
-from domain.eviction import NODES_A_UNIT, Eligible, Plan, cheapest, domain_of
 from domain.fabric import NODE, RACK, Domain
 from domain.nodes import allows
+from domain.preemption.eviction import NODES_A_UNIT, Eligible, Plan, cheapest, domain_of
 
 if TYPE_CHECKING:
     from domain.nodes import Node
