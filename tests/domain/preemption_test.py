@@ -336,3 +336,25 @@ def test_room_is_not_searched_where_quota_would_be_lacking(
     assert not searched
     settle(world, job("above", queue="a", slots=4, tier=specs.Tier.PREMIUM), most=0)
     assert searched, "the account's own, in a weaker tier, may end for it"
+
+
+@pytest.mark.parametrize(
+    ("there", "sizes"), [(0, [0]), (1, [1]), (2, [2]), (3, [2, 3]), (9, [2, 4, 9])]
+)
+def test_candidates_are_looked_at_once_and_no_further_than_asked(
+    there: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eviction, "STEPS", (2, 4, sys.maxsize))
+    runs: list[Any] = [object() for _ in range(there)]
+    asked: list[Any] = []
+
+    def cost(run: Any) -> int:
+        asked.append(run)
+        return 1
+
+    candidates = eviction.Candidates(iter(runs), cost, {})
+    assert candidates.first() is (runs[0] if runs else None)
+    assert asked == runs[:1]
+    for _ in range(2):
+        assert [len(e.cost) for e in candidates.widening()] == sizes
+    assert asked == runs
