@@ -9,10 +9,9 @@ lost, so the best state of it is found by bisection.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop
-from itertools import chain, groupby, zip_longest
-from operator import itemgetter
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domain.fabric import NodeClass
@@ -202,31 +201,39 @@ class Parts:
     def _in_bucket(self, bucket: Bucket, need: Need, loss: int, by: int) -> Spot | None:
         """The node of the bucket that loses least, and of those the one that is fed best after."""
         group = need.groups[0]
-        for key, states, last in self._in_order(bucket.states, by):
-            found = [(i, s) for s in states if (i := self._node(need, s, last)) is not None]
-            if found:
-                index, state = (max if last else min)(found, key=itemgetter(0))
-                left_milli = state.free_milli - group.slots * group.share_milli
-                left_cpu = state.cpu_milli - group.host_cpu_milli
+        cpu_milli, memory_mib = group.host_cpu_milli, group.host_memory_mib
+        for entries, last in self._in_order(bucket.states, by):
+            found: State | None = None
+            index = -1
+            for key, _, state in entries:
+                if found is not None and key != found.key:
+                    break
+                if state.cpu_milli < cpu_milli or state.memory_mib < memory_mib:
+                    continue  # so for most of a bucket: it is not asked further
+                node = self._node(need, state, last)
+                nearer = found is None or (node is not None and (node > index) == last)
+                if node is not None and nearer:
+                    found, index = state, node
+            if found is not None:
+                left_milli = found.free_milli - group.slots * group.share_milli
+                left_cpu = found.cpu_milli - cpu_milli
                 left = left_milli * self._cpu_max + left_cpu * self._slots_max * WHOLE
-                total = loss + stranded(key, by) if self._scored else 0
+                total = loss + stranded(found.key, by) if self._scored else 0
                 return Spot(total, left, index, bucket.free_milli, self.cell.fabric.by_index[index])
         return None
 
-    def _in_order(
-        self, entries: Sequence[Entry], by: int
-    ) -> Iterator[tuple[int, Iterable[State], bool]]:
+    def _in_order(self, entries: list[Entry], by: int) -> list[tuple[list[Entry], bool]]:
         """From what is just fed after, to where nothing more is lost, then the others.
 
-        Yields (key, all states of it, whether of their nodes the last is taken).
+        With each piece, whether of nodes with equal keys the last is taken.
         """
         if not self._scored:
-            return _by_key(entries, False)
+            return [(entries, False)]
         if by >= 0:
             at = bisect_right(entries, (-by, END))
-            return chain(_by_key(entries[:at][::-1], True), _by_key(entries[at:], False))
+            return [(entries[:at][::-1], True), (entries[at:], False)]
         at = bisect_left(entries, (-by,))
-        return chain(_by_key(entries[at:], False), _by_key(entries[:at][::-1], True))
+        return [(entries[at:], False), (entries[:at][::-1], True)]
 
     def _offered(self, need: Need, classes: Sequence[NodeClass]) -> list[tuple[int, Bucket]]:
         """Buckets with a fit device, and the worth that the replica takes of it."""
@@ -363,11 +370,6 @@ class Parts:
             classes = self.cell.fabric.classes.values()
             asked = self._asked[accelerator] = asked_of(entries, classes, accelerator)
         return asked
-
-
-def _by_key(entries: Iterable[Entry], last: bool) -> Iterator[tuple[int, Iterable[State], bool]]:
-    for key, alike in groupby(entries, key=itemgetter(0)):
-        yield key, (state for _, _, state in alike), last
 
 
 def _by_preference(need: Need, classes: Sequence[NodeClass]) -> Iterable[Sequence[NodeClass]]:

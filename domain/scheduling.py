@@ -296,7 +296,10 @@ class Scheduling:
         lines.sort(key=lambda line: line[:6])
         for _, (_, share), *_, shape in self._turns(lines):
             job = shape.head()
-            if budget <= 0 or self.turn.work <= 0 or job is None:
+            if budget <= 0 or job is None:
+                return
+            if self.turn.work <= 0:
+                self.cell.wake(self.cell.now_ms + TURN_MS)  # for those that were not tried
                 return
             blocked = self.blocked[shape.demand]
             found = claims.for_shape(self.turn, victims, shape, job, blocked)
@@ -313,7 +316,12 @@ class Scheduling:
         self.cell.quiet_rounds = 0 if self.turn.facts else self.cell.quiet_rounds + 1
         if self.cell.quiet_rounds * CLAIMS_TRIED < len(others):
             self.cell.wake(self.cell.now_ms + TURN_MS)
-        return first + others[at : at + CLAIMS_TRIED]
+        tried = first + others[at : at + CLAIMS_TRIED]
+        if self.turn.header.round % 2:
+            return tried
+        # One search under rules may take a round's work: every other round it comes last.
+        ruled = [line for line in tried if line[6].demand.needs[0].ruled]
+        return [line for line in tried if not line[6].demand.needs[0].ruled] + ruled[::-1]
 
     def _preempt(self, shape: Shape, share: int, flavour: int, plan: Plan) -> None:
         job = shape.head()

@@ -19,6 +19,7 @@ from tests.domain.preemption_test import settle
 from tests.domain.rules_test import obeyed, slices, spreads
 
 RACK, NODE = specs.Level.RACK, specs.Level.NODE
+PREMIUM = specs.Tier.PREMIUM
 
 
 def borrowers(made: Given, *slots: int) -> None:
@@ -138,3 +139,17 @@ def test_a_gang_with_rules_runs_iff_it_would_on_empty_nodes(
         assert obeyed(made.cell, group, dict(placed(made, "gang")))
     else:
         assert not decided, "nobody was stopped in vain"
+
+
+def test_a_search_that_takes_all_work_does_not_keep_others_from_theirs() -> None:
+    """The gang comes first by its tier, and its rules find no place, whoever is stopped."""
+    made = world(2, racks=2)
+    settle(made, job("stays", queue="a", groups=asked(1, 4, 0), preemptible=False), most=0)
+    borrowers(made, 4, 8)
+    apart = specs.Spread(level=NODE, max_replicas=1)
+    ruled = job("gang", queue="a", groups=asked(2, 6, 0, spread=apart), tier=PREMIUM)
+    made.round(ruled, job("small", queue="a", groups=asked(1, 4, 0)), work=0)
+    for _ in range(4):
+        made.round(work=1, after_s=1)
+    assert made.cell.jobs["small"].run is not None
+    assert made.cell.jobs["gang"].run is None
