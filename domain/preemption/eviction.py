@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import islice
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from domain.runs import Order, Run
     from domain.turn import Turn
 
-STEPS: Final = (512, 4096, sys.maxsize)
+STEPS: Final = (512, 4096, 1 << 62)
 """So many attempts are looked at for victims, and if they are not enough, the next so many."""
 
 NODES_A_UNIT: Final = 32

@@ -22,7 +22,6 @@ from domain.decide import decide
 from domain.facts import ShapeBlocked
 from domain.ledger import Accepted, canonical
 from domain.maintenance_commands import PlanMaintenance
-from domain.runs import Run
 from domain.slots import ready_claims
 from tests.domain.given import Given, job, node
 from tests.domain.histories import (
@@ -38,6 +37,7 @@ from tests.domain.histories import (
     quotas,
     runtimes,
 )
+from tests.domain.in_order import may_be_preempted_in_order
 from tests.domain.naive import Naive
 from tests.domain.owed import Owed
 from tests.domain.recount import Recount
@@ -468,42 +468,12 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def those_who_may_be_preempted_are_in_order(self) -> None:
-        cell = self.given.cell
-        runs = [r for j in cell.jobs.values() for r in (j.run, *j.parts.values()) if r is not None]
-        expected: dict[tuple[str, int], list[Run]] = {}
-        for run in sorted(runs, key=lambda r: (loses_from(r), -r.job.number, -r.part)):
-            free = run.started_ms and run.reservation is None
-            if free and (run.job.shape.spec.preemptible or run.part):
-                expected.setdefault((run.accelerator, run.tier), []).append(run)
-        kept = {key: known for key, known in cell.preemptible.items() if known}
-        assert kept.keys() == expected.keys()
-        for key, known in kept.items():
-            run_now = [r for r in expected[key] if r.running_ms]
-            assert [r for *_, r in known.entries] == run_now
-            assert known.starting.keys() == set(expected[key]).difference(run_now)
-            owners = {r: r.job.shape.queue.account for r in expected[key]}
-            for account in owners.values():
-                held = sum(r.size for r in expected[key] if owners[r] is account)
-                assert held == known.held.get(account, 0)
-                own = known.by_account.get(account, [])
-                assert [r for *_, r in own] == [r for r in run_now if owners[r] is account]
-            assert known.held.keys() | known.by_account.keys() <= set(owners.values())
-            began = sorted(r.running_ms for r in run_now)
-            for at_ms in (0, *began):
-                after = next((ms for ms in began if ms > at_ms), None)
-                assert known.began_after(at_ms) == after
+        may_be_preempted_in_order(self.given.cell)
 
     @invariant()
     def what_fits_does_not_wait(self) -> None:
         if not self.pending:
             what_fits_does_not_wait(self.given.cell)
-
-
-def loses_from(run: Run) -> int:
-    """Less the time now it is what the attempt loses for each of its slots, in milliseconds."""
-    if run.part:
-        return -(1 << 62)
-    return 1000 * run.job.shape.spec.runtime.restore_s - max(run.running_ms, run.checkpoint_ms)
 
 
 class LongMachine(Machine):
