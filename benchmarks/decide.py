@@ -92,8 +92,7 @@ class Bench:
         given = list(commands)
         header = self.header(work)
         before = time.process_time()
-        round_ = decide(self.cell, header, given)
-        record, head = seal(round_, self.signer)
+        round_, record, head = self.decided(header, given)
         self.cell.believe(head, round_.inputs)
         self.sweep.after(round_)
         spent = time.process_time() - before
@@ -108,9 +107,8 @@ class Bench:
         return Header(self.cell.head.round + 1, self.now_ms, work, ENGINE)
 
     def decided(self, header: Header, given: list[Accepted]) -> tuple[Round, bytes, Head]:
-        """One round and its record; the attempts that it started are remembered."""
+        """One round and its record."""
         round_ = decide(self.cell, header, given)
-        self.hear(round_)
         return round_, *seal(round_, self.signer)
 
     def hear(self, round_: Round) -> None:
@@ -127,6 +125,11 @@ class Bench:
                 self._due.append({**told, "state": "stopped"})
             elif isinstance(fact, AttemptShrinking):
                 self._due.append({**told, "part": fact.part, "state": "stopped"})
+
+    def load(self, ends: int) -> list[Accepted]:
+        """Of a round: what the agents report, `ends` attempts that finish, and as many jobs."""
+        submitted = (self.submit() for _ in range(ends))
+        return [*self.reports(), *self.finish(ends), *submitted]
 
     def reports(self) -> list[Accepted]:
         """What the agents have done since they were last asked."""
@@ -193,15 +196,10 @@ class Bench:
         return _figures(total, times)
 
     def steady(self, rounds: int, ends: int) -> dict[str, Any]:
-        """Each round `ends` attempts finish, as many jobs arrive, and what fits starts.
-
-        Agents report that what was started runs, and that what was told to stop has stopped.
-        """
+        """Rounds under `load`."""
         total, times = 0, []
         for _ in range(rounds):
-            reports = self.reports()
-            commands = [*reports, *self.finish(ends), *(self.submit() for _ in range(ends))]
-            decisions, spent = self.round(commands, WORK)
+            decisions, spent = self.round(self.load(ends), WORK)
             total += decisions
             times.append(spent)
         return _figures(total, times)

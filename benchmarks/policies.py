@@ -100,8 +100,7 @@ def paired(args: argparse.Namespace) -> dict[str, Any]:
     for turn in range(args.rounds):
         for which in (0, 1) if turn % 2 else (1, 0):
             bench = benches[which]
-            commands = [*bench.finish(args.ends), *(bench.submit() for _ in range(args.ends))]
-            made, cpu_s = bench.round(commands)
+            made, cpu_s = bench.round(bench.load(args.ends))
             spent[which].append(cpu_s)
             decisions[which] += made
     plain, ruled = (sum(s) for s in spent)

@@ -66,7 +66,7 @@ class History:
             self._round([bench.node(n) for n in range(first, first + 500)])
         self._round([bench.submit() for _ in range(5000)])
         while self.facts < facts:
-            self._round([*bench.finish(ENDS), *(bench.submit() for _ in range(ENDS))])
+            self._round(bench.load(ENDS))
             if self.since >= each:
                 self.since = 0
                 self.database.commit()
@@ -80,6 +80,7 @@ class History:
         header = Header(bench.cell.head.round + 1, bench.now_ms, 100_000, ENGINE)
         round, record, head = bench.decided(header, commands)
         bench.cell.believe(head, round.inputs)
+        bench.hear(round)
         self.log.write(record)
         self.rounds += 1
         self.facts += len(round.facts)

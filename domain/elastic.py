@@ -67,9 +67,8 @@ def _grow(turn: Turn, run: Run, most: int) -> int:
     grow_to = group.grow_to if ruling.replicas is None else min(group.grow_to, ruling.replicas)
     steps = min((grow_to - has) // group.grow_by, most) if ruling.grows else 0
     classes = need.classes(cell)
-    if steps <= 0 or sum(c.free for c in classes) < group.slots:
-        return 0
-    if _gathered(cell, run.accelerator):
+    full = sum(c.free for c in classes) < group.slots
+    if steps <= 0 or full or _gathered(cell, run.accelerator):
         return 0
     if cell.now_ms < job.shrunk_ms + REST_MS:
         cell.wake(job.shrunk_ms + REST_MS)

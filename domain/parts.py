@@ -211,8 +211,7 @@ class Parts:
                 if state.cpu_milli < cpu_milli or state.memory_mib < memory_mib:
                     continue  # so for most of a bucket: it is not asked further
                 node = self._node(need, state, last)
-                nearer = found is None or (node is not None and (node > index) == last)
-                if node is not None and nearer:
+                if node is not None and (found is None or (node > index) == last):
                     found, index = state, node
             if found is not None:
                 left_milli = found.free_milli - group.slots * group.share_milli

@@ -50,7 +50,7 @@ class Sweep:
 
     def after(self, round: Round) -> None:
         self._made += len(round.commands) + len(round.facts)
-        if self._made >= SWEEP_AFTER:
+        if self._made >= SWEEP_AFTER and gc.isenabled():
             self._made = 0
             gc.collect(1)
 

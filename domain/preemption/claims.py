@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from domain.laying import MANY
 from domain.nodes import WHOLE
 from domain.preemption import consolidation, part_eviction, rule_eviction
 from domain.preemption.eviction import Candidates, Eligible, Plan, Wanted, cost_of, plan
@@ -63,23 +64,27 @@ def for_shape(
         for candidates in victims.of(shape, job, need.accelerator):
             if not _may_free_quota(shape, need.accelerator, candidates.held):
                 continue  # a search for room is dear, and would be in vain
-            least = lacking * victims.least_s(candidates)
-            patience_ms = least * 1000 // max(1, shape.slots)
+            patience_ms = _patience_ms(shape, lacking * victims.least_s(candidates))
             if waited_ms >= min(delay_ms, patience_ms):  # else nothing can be worth it yet
                 found = _search(turn, shape, need, candidates)
                 if found is None:
                     continue
-                patience_ms = found.cost * 1000 // max(1, shape.slots)
+                patience_ms = _patience_ms(shape, found.cost)
                 if waited_ms >= min(delay_ms, patience_ms):
                     return flavour, found
             turn.cell.wake(job.seniority_ms + min(delay_ms, patience_ms))
         found = _moves(turn, victims, shape, need, blocked)
         if found is not None:  # what moves has to be worth it at any delay
-            patience_ms = found.cost * 1000 // max(1, shape.slots)
+            patience_ms = _patience_ms(shape, found.cost)
             if waited_ms >= patience_ms:
                 return flavour, found
             turn.cell.wake(job.seniority_ms + patience_ms)
     return None
+
+
+def _patience_ms(shape: Shape, cost_slot_s: int) -> int:
+    """Until then a job of the shape has waited for as many slot-seconds."""
+    return cost_slot_s * 1000 // max(1, shape.slots)
 
 
 def _may_claim(need: Need) -> bool:
@@ -121,7 +126,7 @@ def _moves(turn: Turn, victims: Victims, shape: Shape, need: Need, blocked: Bloc
 
 
 def _wanted(turn: Turn, need: Need) -> Wanted:
-    groups = tuple((g.count, g.slots, g.max_per_node or 1 << 30) for g in need.groups)
+    groups = tuple((g.count, g.slots, g.max_per_node or MANY) for g in need.groups)
     return Wanted(need.classes(turn.cell), groups, need.required)
 
 

@@ -110,8 +110,7 @@ class Victims:
     def _weaker(self, tier: int, accelerator: str, in_deficit: bool) -> Iterator[Run]:
         for entry, borrows in self._with_borrowers(accelerator, tier):
             run = entry[3]
-            may = borrows or run.tier > tier
-            if may and (borrows or in_deficit or not promises.spared(self.cell, run)):
+            if borrows or (run.tier > tier and (in_deficit or not promises.spared(self.cell, run))):
                 yield run
 
     def _with_borrowers(self, accelerator: str, tier: int) -> Iterator[tuple[Entry, bool]]:
@@ -143,9 +142,7 @@ class Victims:
     def _has_borrower(self, accelerator: str) -> bool:
         found = self._any_borrower.get(accelerator)
         if found is None:
-            found = self._owing(accelerator) != {} and any(
-                borrows for _, borrows in self._with_borrowers(accelerator, SURPLUS)
-            )
+            found = any(borrows for _, borrows in self._with_borrowers(accelerator, SURPLUS))
             self._any_borrower[accelerator] = found
         return found
 
