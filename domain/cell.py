@@ -398,6 +398,7 @@ class Cell:
             accounting.told(self, shape)
             self._leave_demand(shape)
             self.left(shape)
+            shape.end()
 
     def join_line(self, job: Job) -> None:
         job.rank = ordering.rank(self, job)

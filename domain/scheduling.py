@@ -276,15 +276,19 @@ class Scheduling:
     def _claim(self) -> None:
         """Let higher claims that are real preempt."""
         policy = self.cell.policy
-        budget = policy.max_preemptions_per_round
-        if not policy.preemption or not budget or not any(self.cell.preemptible.values()):
-            return
-        victims = Victims(self.turn)
+        most = policy.max_preemptions_per_round
+        if policy.preemption and most and any(self.cell.preemptible.values()):
+            victims = Victims(self.turn)
+            self._preempt_for(self._claims(victims), victims, most)
+            victims.end()
+
+    def _claims(self, victims: Victims) -> list[_Claim]:
+        """The lines whose head may preempt, in order, as many as a round tries."""
         lines: list[_Claim] = []
         for demand, blocked in self.blocked.items():
             if demand.reservation is not None or not demand.waiting or demand.held:
                 continue
-            all_may = policy.yield_ratio_milli or consolidation.wanted(self.cell, blocked)
+            all_may = self.cell.policy.yield_ratio_milli or consolidation.wanted(self.cell, blocked)
             weakest = len(TIERS) if all_may else victims.weakest_preemptor(demand)
             for shape in demand.shapes.values() if weakest >= 0 else ():
                 may = shape.tier <= weakest and not shape.ruling.calm
@@ -294,7 +298,10 @@ class Scheduling:
                     order = (-shape.priority, rank, job.seniority_ms, job.number)
                     lines.append((shape.tier, _place(self.cell, shape), *order, shape))
         lines.sort(key=lambda line: line[:6])
-        for _, (_, share), *_, shape in self._turns(lines):
+        return self._turns(lines)
+
+    def _preempt_for(self, lines: list[_Claim], victims: Victims, budget: int) -> None:
+        for _, (_, share), *_, shape in lines:
             job = shape.head()
             if budget <= 0 or job is None:
                 return

@@ -360,6 +360,12 @@ class Shape:
         if self.pledge is not None and not self.void:
             self.pledge.wait(self.tier, -self.pledged)
 
+    def end(self) -> None:
+        """No job is of the shape any more. What is left in its line would hold it for ever."""
+        self.line.clear()
+        self.returned.clear()
+        self._first = self.lined = None
+
     @property
     def size(self) -> int:
         return self.demand.size

@@ -46,6 +46,11 @@ class Victims:
         self.moves: dict[tuple[int, int], Plan | None] = {}
         """By need and tier: what would have to move, as long as nothing was preempted since."""
 
+    def end(self) -> None:
+        """The searches hold this object: let go of them, so that no garbage collector has to."""
+        self._lower.clear()
+        self._own_lower.clear()
+
     def weakest_preemptor(self, demand: Demand) -> int:
         """The weakest tier in which the demand may find victims; -1 if its shapes surely have none.
 

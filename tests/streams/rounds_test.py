@@ -12,12 +12,19 @@ import domain.decide
 from domain.cell import Cell
 from domain.commands import CordonNode, ReportNode
 from domain.facts import AttemptStarted, NodeLost
+from domain.jobs import Job
 from domain.ledger import Accepted, Header, Round, canonical
 from domain.ports import Inbox
+from domain.preemption.eviction import Candidates, Eligible
+from domain.preemption.victims import Victims
+from domain.runs import Run
+from domain.shapes import Shape
 from domain.specs import Runtime
+from domain.turn import Turn
 from streams import quarantine, rounds
 from streams.rounds import Poisoned
 from tests.domain.given import Given, node
+from tests.golden.script import Hour
 from tests.streams.cells import START_MS, Site, admitted, drain, no_gaps, started, submit, world
 
 # --- poison ---
@@ -284,3 +291,20 @@ def test_what_rounds_made_is_swept_in_portions(monkeypatch: pytest.MonkeyPatch) 
     for made in range(1, 8):
         sweep.after(given.round(node(f"n{made}")))  # a command and a fact
         assert swept == [1] * (made // 2)
+
+
+def test_what_ends_with_a_job_or_a_round_is_free_at_once() -> None:
+    """Found by measuring: cycles of 3,400 objects a round cost a tenth of its time."""
+    hour = Hour()
+    gc.collect()
+    gc.disable()
+    try:
+        hour.run()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        kept = {type(found) for found in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not kept & {Job, Run, Shape, Turn, Victims, Candidates, Eligible}
