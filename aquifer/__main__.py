@@ -6,9 +6,11 @@ import sqlite3
 import sys
 
 from aquifer.errors import Trouble
+from infra import compiled
 
 
 def main() -> None:
+    compiled.use()
     from aquifer.cli import app
 
     try:

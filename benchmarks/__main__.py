@@ -1,6 +1,8 @@
 """`python -m benchmarks NAME [options]`: measures, and prints one JSON object as the last line.
 
-`--list` names the benchmarks. Each is a module here with a function `main(argv) -> dict`.
+`--list` names the benchmarks. Each is a module here with a function `main(argv) -> dict`. What is
+measured is the domain as machine code (`infra.compiled`), which the first run takes a minute or two
+to compile; where that cannot be, it is the interpreted one, and the result says so.
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ import importlib
 import json
 import sys
 from pathlib import Path
+
+from infra import compiled
+from infra.maven import SetupError
 
 
 def benchmarks() -> dict[str, str]:
@@ -30,11 +35,20 @@ def main() -> None:
         for each, purpose in known.items():
             print(f"{each:10}  {purpose}")
     elif name in known:
-        result = importlib.import_module(f"benchmarks.{name.replace('-', '_')}").main(options)
+        result = {"compiled": _compiled()}
+        result |= importlib.import_module(f"benchmarks.{name.replace('-', '_')}").main(options)
         print(json.dumps(result, sort_keys=False))
     else:
         print(__doc__, file=sys.stderr)
         sys.exit(f"benchmarks: {', '.join(known)}")
+
+
+def _compiled() -> bool:
+    try:
+        compiled.build()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+    return compiled.use()
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def _single(cell: Cell, need: Need, classes: list[NodeClass], slots: int) -> Cho
                 for node in found:
                     scored = ((rank, k - slots, node.index), node)
                     if best is None or scored[0] < best[0]:
-                        best, second = scored, best
+                        second = best
+                        best = scored
                     elif second is None or scored[0] < second[0]:
                         second = scored
             if second is not None:

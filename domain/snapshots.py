@@ -212,7 +212,7 @@ def _load_nodes(cell: Cell, states: list[Any]) -> list[tuple[str, list[tuple[str
         node.lease_until_ms = lease
         cell.timers.lease(node)
         cell.timers.leave(node)
-        waiting.append((id_, holders))
+        waiting.append((id_, [(kind, holder) for kind, holder in holders]))
     return waiting
 
 
