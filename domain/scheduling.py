@@ -32,9 +32,6 @@ CLAIMS_TRIED: Final = 8
 TURN_MS: Final = 1000
 """A cell without events makes its rounds so far apart until each blocked shape had its turn."""
 
-_Claim = tuple[int, tuple[bool, int], int, int, int, int, "Shape"]
-"""(tier, place of the queue; -priority; rank, seniority and number of the head; shape)"""
-
 ROUND_IS_FULL: Final = "round_is_full"
 """Told to shapes that were never tried; those that were keep the reason that they have."""
 
@@ -282,26 +279,34 @@ class Scheduling:
             self._preempt_for(self._claims(victims), victims, most)
             victims.end()
 
-    def _claims(self, victims: Victims) -> list[_Claim]:
-        """The lines whose head may preempt, in order, as many as a round tries."""
-        lines: list[_Claim] = []
+    def _claims(self, victims: Victims) -> list[Shape]:
+        """Those whose head may preempt: the first in order, and of the others as many in turn."""
+        found: dict[int, list[Shape]] = {}
         for demand, blocked in self.blocked.items():
             if demand.reservation is not None or not demand.waiting or demand.held:
                 continue
             all_may = self.cell.policy.yield_ratio_milli or consolidation.wanted(self.cell, blocked)
             weakest = len(TIERS) if all_may else victims.weakest_preemptor(demand)
             for shape in demand.shapes.values() if weakest >= 0 else ():
-                may = shape.tier <= weakest and not shape.ruling.calm
-                job = shape.head() if may else None
-                if job is not None:
-                    rank = ordering.place(self.cell, job)
-                    order = (-shape.priority, rank, job.seniority_ms, job.number)
-                    lines.append((shape.tier, _place(self.cell, shape), *order, shape))
-        lines.sort(key=lambda line: line[:6])
-        return self._turns(lines)
+                if shape.waiting and shape.tier <= weakest and not shape.ruling.calm:
+                    found.setdefault(shape.tier, []).append(shape)
+        first: list[Shape] = []
+        others: list[Shape] = []
+        for _, shapes in sorted(found.items()):
+            if len(first) < CLAIMS_TRIED:
+                shapes = self._in_order(shapes)
+            some = CLAIMS_TRIED - len(first)
+            first += shapes[:some]
+            others += shapes[some:]
+        return self._turns(first, others)
 
-    def _preempt_for(self, lines: list[_Claim], victims: Victims, budget: int) -> None:
-        for _, (_, share), *_, shape in lines:
+    def _in_order(self, shapes: list[Shape]) -> list[Shape]:
+        lines = ((_line(self.cell, shape), _place(self.cell, shape)) for shape in shapes)
+        order = sorted((place, line) for line, place in lines if line is not None)
+        return [line[4] for _, line in order]
+
+    def _preempt_for(self, shapes: list[Shape], victims: Victims, budget: int) -> None:
+        for shape in shapes:
             job = shape.head()
             if budget <= 0 or job is None:
                 return
@@ -312,13 +317,13 @@ class Scheduling:
             found = claims.for_shape(self.turn, victims, shape, job, blocked)
             if found is not None:  # also if it needs more victims than are left: it would never fit
                 budget -= len(found[1].runs)
-                self._preempt(shape, share, *found)
+                self._preempt(shape, *found)
                 victims.moves.clear()
                 self.cell.unfinished = True  # the next of its line may claim in the next round
 
-    def _turns(self, lines: list[_Claim]) -> list[_Claim]:
-        """Those first in order, and of the others as many in turn: none is passed over for ever."""
-        first, others = lines[:CLAIMS_TRIED], lines[CLAIMS_TRIED:]
+    def _turns(self, first: list[Shape], others: list[Shape]) -> list[Shape]:
+        """The first, and of the others as many in turn: none is passed over for ever."""
+        others.sort(key=lambda shape: shape.id)
         at = self.turn.header.round * CLAIMS_TRIED % max(1, len(others))
         self.cell.quiet_rounds = 0 if self.turn.facts else self.cell.quiet_rounds + 1
         if self.cell.quiet_rounds * CLAIMS_TRIED < len(others):
@@ -327,10 +332,10 @@ class Scheduling:
         if self.turn.header.round % 2:
             return tried
         # One search under rules may take a round's work: every other round it comes last.
-        ruled = [line for line in tried if line[6].demand.needs[0].ruled]
-        return [line for line in tried if not line[6].demand.needs[0].ruled] + ruled[::-1]
+        ruled = [shape for shape in tried if shape.needs[0].ruled]
+        return [shape for shape in tried if not shape.needs[0].ruled] + ruled[::-1]
 
-    def _preempt(self, shape: Shape, share: int, flavour: int, plan: Plan) -> None:
+    def _preempt(self, shape: Shape, flavour: int, plan: Plan) -> None:
         job = shape.head()
         assert job is not None, "the line has a head"
         weaker = all(r.job.shape.tier > shape.tier for r in plan.runs)
@@ -339,7 +344,7 @@ class Scheduling:
         waits = plan.waits_for(*(g.slots for g in shape.needs[flavour].groups))
         why = Why(
             tier=shape.tier,
-            share_ppm=share,
+            share_ppm=_place(self.cell, shape)[1],
             candidates=plan.candidates,
             chosen=plan.domain.name,
             score=(plan.cost,),

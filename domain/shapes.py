@@ -246,6 +246,7 @@ class Shape:
         "priority",
         "queue",
         "reason",
+        "restore_ms",
         "returned",
         "ripens",
         "row",
@@ -287,6 +288,7 @@ class Shape:
         """What rules read of it."""
         self.row_version = 0
         self.slots = sum(g.count * g.slots for g in spec.groups)
+        self.restore_ms = 1000 * spec.runtime.restore_s
         self.demand: Demand
         """Set when the shape enters its cell."""
         self.plain = not any(

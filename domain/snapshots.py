@@ -266,6 +266,10 @@ def _load_jobs(cell: Cell, states: list[Any]) -> None:
         else:
             job.rank = ordering.rank(cell, job)
             waiting.append(job)
+    runs = (r for job in cell.jobs.values() for r in (job.run, *job.parts.values()))
+    started = [run for run in runs if run is not None and run.started_ms]
+    for run in sorted(started, key=lambda r: r.running_ms):  # as they were counted at first
+        count_started(cell, run)
     for job in sorted(waiting, key=lambda j: (j.rank, j.seniority_ms, j.number)):
         job.shape.join(job)
         cell.timers.deadline(job)
@@ -296,8 +300,6 @@ def _load_run(cell: Cell, job: Job, state: list[Any], part: int = 0) -> Run:
         charge(cell, run, run.size)
     if not started:
         cell.claims[run] = None
-    else:
-        count_started(cell, run)
-        if run.stop_by_ms or not part:
-            cell.timers.run(run)
+    elif run.stop_by_ms or not part:
+        cell.timers.run(run)
     return run

@@ -29,7 +29,7 @@ def cost_of(run: Run, now_ms: int) -> int:
     """Slot-seconds lost: since the last checkpoint, plus the time to restore it."""
     if run.part:
         return 0  # its attempt goes on with all that the part has done
-    return run.lost_slot_s(now_ms) + run.slots * run.job.shape.spec.runtime.restore_s
+    return run.lost_slot_s(now_ms) + run.slots * run.job.shape.restore_ms // 1000
 
 
 class Wanted(NamedTuple):

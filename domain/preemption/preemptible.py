@@ -6,9 +6,9 @@ one of them starts to run, or saves its work.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from domain.quota import Account
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 END: Final = 1 << 62
 
 Entry = tuple[int, int, int, "Run"]
-"""(what it loses for a slot, in ms, beyond the time now; -number of the job, -part; attempt).
+"""(-what it loses for a slot, in ms, beyond the time now; number of the job, part; attempt).
 
-Of equals the later job comes first."""
+The last loses least. Of equals it is the later job's. New attempts come last, which is cheap."""
 
 
 class Preemptible:
     """Started attempts of one type and tier, outside of reservations."""
 
-    __slots__ = ("_began", "_keys", "by_account", "entries", "held", "starting")
+    __slots__ = ("_entry", "by_account", "entries", "held", "starting")
 
     def __init__(self) -> None:
         self.starting: dict[Run, None] = {}
@@ -36,80 +36,88 @@ class Preemptible:
         """The same by account."""
         self.held: dict[Account, int] = {}
         """Thousandths of slots by account."""
-        self._began: list[tuple[int, int, int]] = []
-        """(when it began to run, number of the job, part), in order."""
-        self._keys: dict[Run, tuple[Entry, tuple[int, int, int]]] = {}
-        """Where each attempt stands in these."""
+        self._entry: dict[Run, Entry] = {}
+        """The same by attempt, as they began to run."""
 
     def add(self, run: Run) -> None:
-        account = run.job.shape.queue.account
-        self._hold(account, run.size)
-        self._rank(run, account)
+        self._hold(run, run.size)
+        if run.running_ms:
+            self._put(run)
+        else:
+            self.starting[run] = None
 
     def drop(self, run: Run) -> None:
         """Take the attempt out, if it is in."""
-        account = run.job.shape.queue.account
-        if self._unrank(run, account):
-            self._hold(account, -run.size)
+        entry = self._entry.pop(run, None)
+        if entry is not None:
+            self._take(entry)
+        elif run in self.starting:
+            del self.starting[run]
+        else:
+            return
+        self._hold(run, -run.size)
 
     def moved(self, run: Run) -> None:
         """What the attempt would lose counts from another moment, if it is in."""
-        account = run.job.shape.queue.account
-        if self._unrank(run, account):
-            self._rank(run, account)
+        entry = self._entry.get(run)
+        if entry is not None:
+            self._take(entry)
+            self._put(run)
+        elif run.running_ms and run in self.starting:
+            del self.starting[run]
+            self._put(run)
 
-    def _hold(self, account: Account, more: int) -> None:
+    def _hold(self, run: Run, more: int) -> None:
+        account = run.job.shape.queue.account
         held = self.held.pop(account, 0) + more
         if held:  # some hold nothing but host parts
             self.held[account] = held
 
-    def _rank(self, run: Run, account: Account) -> None:
-        if not run.running_ms:
-            self.starting[run] = None
-            return
-        entry: Entry = (dearness_ms(run), -run.job.number, -run.part, run)
-        began = (run.running_ms, *run.order)
-        self._keys[run] = entry, began
+    def _put(self, run: Run) -> None:
+        entry = self._entry[run] = (-dearness_ms(run), run.job.number, run.part, run)
         insort(self.entries, entry)
-        insort(self.by_account.setdefault(account, []), entry)
-        insort(self._began, began)
+        insort(self.by_account.setdefault(run.job.shape.queue.account, []), entry)
 
-    def _unrank(self, run: Run, account: Account) -> bool:
-        if run in self.starting:
-            del self.starting[run]
-            return True
-        keys = self._keys.pop(run, None)
-        if keys is None:
-            return False
-        entry, began = keys
+    def _take(self, entry: Entry) -> None:
+        account = entry[3].job.shape.queue.account
         own = self.by_account[account]
-        _take(self.entries, entry)
-        _take(own, entry)
-        _take(self._began, began)
+        del self.entries[bisect_left(self.entries, entry)]
+        del own[bisect_left(own, entry)]
         if not own:
             del self.by_account[account]
-        return True
 
     def began_after(self, at_ms: int) -> int | None:
         """When the first of them that began to run after a moment did."""
-        at = bisect_right(self._began, (at_ms, END))
-        return self._began[at][0] if at < len(self._began) else None
+        found: int | None = None
+        for run in reversed(self._entry):
+            if run.running_ms <= at_ms:
+                break
+            found = run.running_ms
+        return found
 
     def __iter__(self) -> Iterator[Run]:
         yield from self.starting
-        yield from (run for *_, run in self.entries)
+        yield from self._entry
 
     def __len__(self) -> int:
         return len(self.starting) + len(self.entries)
-
-
-def _take(entries: list[Any], entry: tuple[Any, ...]) -> None:
-    del entries[bisect_left(entries, entry)]
 
 
 def dearness_ms(run: Run) -> int:
     """With the time now it is what the attempt loses for each of its slots."""
     if run.part:  # its attempt goes on with all that the part has done
         return -END
-    restore_ms = 1000 * run.job.shape.spec.runtime.restore_s
-    return restore_ms - max(run.running_ms, run.checkpoint_ms)
+    return run.job.shape.restore_ms - max(run.running_ms, run.checkpoint_ms)
+
+
+def merged(lists: list[list[Entry]]) -> Iterator[Entry]:
+    """All entries of lists that are in order, the last first. Takes them out of the lists."""
+    lists = [entries for entries in lists if entries]
+    while lists:
+        last = lists[0]
+        for entries in lists:
+            if entries[-1] > last[-1]:
+                last = entries
+        yield last.pop()
+        if not last:
+            lists.remove(last)

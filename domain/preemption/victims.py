@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from heapq import merge
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from domain import estimates, ordering, promises
 from domain.policies.effects import PPM
 from domain.preemption import consolidation
 from domain.preemption.eviction import Candidates, Eligible, Plan, cost_of
-from domain.preemption.preemptible import dearness_ms
+from domain.preemption.preemptible import dearness_ms, merged
 from domain.runs import SURPLUS
 from domain.specs import TIERS
 
@@ -113,27 +112,25 @@ class Victims:
         return found
 
     def _weaker(self, tier: int, accelerator: str, in_deficit: bool) -> Iterator[Run]:
-        for entry, borrows in self._with_borrowers(accelerator, tier):
-            run = entry[3]
+        for run, borrows in self._with_borrowers(accelerator, tier):
             if borrows or (run.tier > tier and (in_deficit or not promises.spared(self.cell, run))):
                 yield run
 
-    def _with_borrowers(self, accelerator: str, tier: int) -> Iterator[tuple[Entry, bool]]:
+    def _with_borrowers(self, accelerator: str, tier: int) -> Iterator[tuple[Run, bool]]:
         """Attempts, cheapest first, and whether they borrow: of each account no more than it does.
 
         As long as accounts borrow, attempts of all tiers but the strongest; then weaker ones.
         """
         owing = dict(self._owing(accelerator))
         tiers = range(1 if owing else tier + 1, SURPLUS + 1)
-        for entry in merge(*(self._old_enough(accelerator, t) for t in tiers)):
-            run = entry[3]
+        for run in self._old_enough(accelerator, tiers):
             account = run.job.shape.queue.account
             borrows = account in owing
             if borrows:
                 owing[account] -= run.size
                 if owing[account] <= 0:
                     del owing[account]
-            yield entry, borrows
+            yield run, borrows
 
     def _owing(self, accelerator: str) -> dict[Account, int]:
         """What accounts borrow, in thousandths of slots."""
@@ -171,8 +168,8 @@ class Victims:
         return found
 
     def _weaker_of(self, account: Account, tier: int, accelerator: str) -> Iterator[Run]:
-        own = (self._old_enough(accelerator, t, account) for t in range(tier + 1, len(TIERS)))
-        for *_, run in merge(*own, self._old_enough(accelerator, SURPLUS)):
+        own = self._known(accelerator, range(tier + 1, len(TIERS)), account)
+        for run in self._old_of(accelerator, own + self._known(accelerator, (SURPLUS,))):
             if not promises.spared(self.cell, run):
                 yield run
 
@@ -215,7 +212,7 @@ class Victims:
             now = self.turn.header.now_ms
             runs = [
                 (-ordering.service(self.cell, r.job, now), r.job.number, r)
-                for *_, r in self._old_enough(accelerator, tier, account)
+                for r in self._old_enough(accelerator, (tier,), account)
             ]
             runs.sort(key=lambda r: r[:2])
             found = self._services[key] = [(-minus, run) for minus, _, run in runs]
@@ -227,8 +224,7 @@ class Victims:
         found = self._movable.get(key)
         if found is None:
             now = self.turn.header.now_ms
-            tiers = [self._old_enough(accelerator, t) for t in range(tier, len(TIERS))]
-            runs = (run for *_, run in merge(*tiers))
+            runs = self._old_enough(accelerator, range(tier, len(TIERS)))
             runs = (r for r in runs if consolidation.may_move(r))
             runs = (r for r in runs if not promises.spared(self.cell, r))
             found = self._movable[key] = Eligible({r: self._cost(r, now) for r in runs})
@@ -237,20 +233,39 @@ class Victims:
     # --- who has run long enough ------------------------------------------------------------------
 
     def _old_enough(
-        self, accelerator: str, tier: int, account: Account | None = None
-    ) -> Iterator[Entry]:
+        self, accelerator: str, tiers: Iterable[int], account: Account | None = None
+    ) -> Iterator[Run]:
         """Attempts, of an account or of all, that have had their minimum run time, in order."""
+        return self._old_of(accelerator, self._known(accelerator, tiers, account))
+
+    def _old_of(self, accelerator: str, lists: list[list[Entry]]) -> Iterator[Run]:
+        since = {e[-1][3].tier: self._since_ms(accelerator, e[-1][3].tier) for e in lists}
+        for entry in merged(lists):
+            run = entry[3]
+            if self._may_go(run, since[run.tier]):
+                yield run
+
+    def _known(
+        self, accelerator: str, tiers: Iterable[int], account: Account | None = None
+    ) -> list[list[Entry]]:
+        """By tier those that run. Copies: more may be asked for after some of them have ended."""
+        found = []
+        for tier in tiers:
+            known = self._entries(accelerator, tier, account)
+            if known:
+                found.append(known.copy())
+        return found
+
+    def _entries(self, accelerator: str, tier: int, account: Account | None) -> list[Entry]:
         preemptible = self.cell.preemptible.get((accelerator, tier))
         if preemptible is None:
-            return
-        since = self._since_ms(accelerator, tier)
-        protects = self.cell.rulebook.protects
-        known = preemptible.entries if account is None else preemptible.by_account.get(account, ())
-        for entry in tuple(known):  # more of it may be asked for after some have ended
-            run = entry[3]
-            old = run.running_ms <= since and not run.stop_by_ms
-            if old and not (protects and run.job.shape.ruling.protected):
-                yield entry
+            return []
+        return preemptible.entries if account is None else preemptible.by_account.get(account, [])
+
+    def _may_go(self, run: Run, since_ms: int) -> bool:
+        if run.running_ms > since_ms or run.stop_by_ms:
+            return False
+        return not (self.cell.rulebook.protects and run.job.shape.ruling.protected)
 
     def _since_ms(self, accelerator: str, tier: int) -> int:
         """Attempts that began to run after this have not had their minimum run time."""
@@ -268,7 +283,9 @@ class Victims:
         key = (account, accelerator, tier)
         found = self._any.get(key)
         if found is None:
-            found = any(True for _ in self._old_enough(accelerator, tier, account))
+            entries = self._entries(accelerator, tier, account)
+            since = self._since_ms(accelerator, tier) if entries else 0
+            found = any(self._may_go(entry[3], since) for entry in reversed(entries))
             self._any[key] = found
         return found
 

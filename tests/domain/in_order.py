@@ -30,14 +30,14 @@ def may_be_preempted_in_order(cell: Cell) -> None:
     assert kept.keys() == found.keys()
     for key, known in kept.items():
         runs = [r for r in found[key] if r.running_ms]
-        assert [r for *_, r in known.entries] == runs
+        assert [r for *_, r in reversed(known.entries)] == runs
         assert known.starting.keys() == set(found[key]).difference(runs)
         owners = {r: r.job.shape.queue.account for r in found[key]}
         for account in owners.values():
             held = sum(r.size for r in found[key] if owners[r] is account)
             assert held == known.held.get(account, 0)
             own = known.by_account.get(account, [])
-            assert [r for *_, r in own] == [r for r in runs if owners[r] is account]
+            assert [r for *_, r in reversed(own)] == [r for r in runs if owners[r] is account]
         assert known.held.keys() | known.by_account.keys() <= set(owners.values())
         began = sorted(r.running_ms for r in runs)
         for at_ms in (0, *began):
