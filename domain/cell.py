@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from pydantic import BaseModel, TypeAdapter
 
-from domain import accounting, budgets, ordering, promises, quota, snapshots
+from domain import accounting, budgets, ordering, promises, quota, shapes, snapshots
 from domain import nodes as node_rules
 from domain.accounting import Book
 from domain.commands import COMMANDS, Command, SubmitJob
@@ -38,7 +38,7 @@ from domain.refusals import Refused
 from domain.reservations import Reservation
 from domain.rules import Keyed
 from domain.runs import Run
-from domain.shapes import Demand, Need, Shape, key_of
+from domain.shapes import Demand, Need, Shape, Split, key_of
 from domain.specs import PolicyParameters
 from domain.timers import Timers
 
@@ -153,6 +153,7 @@ class Cell:
         self.unsettled: dict[Pledge, None] = {}
         self._accepted: list[Accepted] = []
         self._commands: dict[int, Command] = {}
+        self._splits: dict[int, Split] = {}
         self._touched: dict[Entity, None] = {}
         self._gone: dict[Entity, None] = {}
         self._shown: dict[Entity, None] = {}
@@ -168,6 +169,7 @@ class Cell:
         self.now_ms = header.now_ms
         self._accepted = accepted
         self._commands.clear()
+        self._splits.clear()
         self.wake_ms = None
         self.unfinished = False
         if self.quota_edge_ms is not None and self.quota_edge_ms <= self.now_ms:
@@ -197,6 +199,13 @@ class Cell:
         if command is None:
             command = self._commands[index] = parse(self._accepted[index])
         return command
+
+    def split(self, index: int) -> Split:
+        """Of a submission; deciding and applying it ask alike."""
+        found = self._splits.get(index)
+        if found is None:
+            found = self._splits[index] = shapes.split(self._accepted[index].data)
+        return found
 
     def command(self, index: int, model: type[CommandT]) -> CommandT:
         command = self.parsed(index)

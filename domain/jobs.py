@@ -142,7 +142,7 @@ class Job:
 
 def submit_job(turn: Turn, accepted: Accepted, at: int) -> None:
     cell = turn.cell
-    key, own, estimate = shapes.split(accepted.data)
+    key, own, estimate = cell.split(at)
     job = own["job"]
     if job in cell.jobs or cell.memory.knows_name(job) or cell.pool.knows(job):
         raise Refused("job_exists", "job", f"a job named {job!r} was submitted before")
@@ -211,7 +211,7 @@ def known(turn: Turn, id_: str) -> Job:
 
 
 def apply_admitted(cell: Cell, fact: JobAdmitted) -> None:
-    key, own, estimate = shapes.split(cell.accepted(fact.command).data)
+    key, own, estimate = cell.split(fact.command)
     if fact.rules:
         key = shapes.amended(key, fact.tier, fact.priority)
     shape = cell.shape_of.get(key) or cell.add_shape(key)

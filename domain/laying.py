@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 from domain import rules
 from domain.fabric import NODE, RACK, Domain, NodeClass
+from domain.rules import MANY
 from domain.specs import LEVELS, ReplicaGroup
 
 if TYPE_CHECKING:
     from domain.nodes import Node
 
-MANY: Final = 1 << 30
 NOWHERE: Final = -1
 
 
 class Ask:
     """What equal replicas ask of the domains in which they lie."""
 
-    __slots__ = ("classes", "deepest", "group", "limits", "per_node", "slots", "where")
+    __slots__ = ("classes", "deepest", "limits", "per_node", "slots", "where")
 
     def __init__(
         self,
@@ -37,8 +37,7 @@ class Ask:
         self.classes = {c.id for c in classes}
         self.slots = slots
         self.per_node = per_node or MANY
-        self.group = group if group is not None and rules.ruled(group) else None
-        self.limits = rules.levels_of(self.group) if self.group is not None else frozenset()
+        self.limits = rules.limits_of(group) if group is not None else {}
         self.where = [(LEVELS.index(w.rule.level), w) for w in where if w.matters()]
         self.deepest = max((NOWHERE, *self.limits, *(level for level, _ in self.where)))
         """The narrowest level of which a rule speaks."""
@@ -70,7 +69,7 @@ class Ask:
                 return 0
         found = self.holds(domain)
         for level in range(domain.level - 1, -1, -1):
-            found = self._limited(level, found)
+            found = rules.limited(self.limits, level, found)
         return found
 
     def holds(self, domain: Domain) -> int:
@@ -84,7 +83,7 @@ class Ask:
             found = sum(self.on(node) for node in domain.nodes)
         else:
             found = sum(self.holds(child) for child in domain.children)
-        return self._limited(level, found)
+        return rules.limited(self.limits, level, found)
 
     def on(self, node: Node) -> int:
         """How many fit on the node."""
@@ -93,7 +92,8 @@ class Ask:
         for level, lying in self.where:
             if level == NODE and not lying.allows(rules.path_of(node)):
                 return 0
-        return self._limited(NODE, min(node.available // self.slots, self.per_node))
+        most = min(node.available // self.slots, self.per_node)
+        return rules.limited(self.limits, NODE, most)
 
     def _by_counts(self, domain: Domain) -> int:
         slots, per_node, found = self.slots, self.per_node, 0
@@ -103,11 +103,6 @@ class Ask:
                     if counts[k]:
                         found += counts[k] * min(k // slots, per_node)
         return found
-
-    def _limited(self, level: int, count: int) -> int:
-        if self.group is None or level not in self.limits:
-            return count
-        return rules.limited(self.group, level, count)
 
 
 def choose(domain: Domain, ask: Ask, count: int) -> list[tuple[Node, int]] | None:

@@ -37,12 +37,12 @@ class Node:
         "booked",
         "class_",
         "cordoned",
-        "cpu_milli",
         "draining",
         "free_cpu_milli",
         "free_memory_mib",
         "healthy",
         "held",
+        "host_cpu_milli",
         "id",
         "index",
         "kept",
@@ -50,7 +50,6 @@ class Node:
         "lease_until_ms",
         "lost",
         "mark",
-        "memory_mib",
         "partial",
         "rack",
         "runs",
@@ -94,6 +93,7 @@ class Node:
     def describe(self, spec: RegisterNode) -> None:
         """Take over what the node says of itself."""
         self.spec = spec
+        self.host_cpu_milli = spec.host_cpu_milli
         self.spec_json = spec.model_dump_json(exclude_defaults=True)
 
     @property

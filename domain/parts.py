@@ -321,7 +321,7 @@ class Parts:
         if node.partial:
             rests = tuple(sorted((WHOLE - used for used in node.partial.values()), reverse=True))
         parts = (node.available, node.free_cpu_milli, node.free_memory_mib, rests)
-        signature = (node.class_.id, node.spec.host_cpu_milli, *parts)
+        signature = (node.class_.id, node.host_cpu_milli, *parts)
         state = self._states.get(signature)
         if state is None:
             self._made += 1
@@ -351,10 +351,10 @@ class Parts:
         return state.free_milli * self._cpu_max + state.cpu_milli * self._slots_max * WHOLE
 
     def _kind_of(self, node: Node) -> Kind:
-        key = (node.class_.id, node.spec.host_cpu_milli)
+        key = (node.class_.id, node.host_cpu_milli)
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = Kind(node.class_, node.spec.host_cpu_milli)
+            kind = self._kinds[key] = Kind(node.class_, node.host_cpu_milli)
             kind.worth = self._worth_of(kind)
         return kind
 

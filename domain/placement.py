@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from domain import rules
 from domain.fabric import NODE, RACK, REGION, Domain, NodeClass
 from domain.fact import Placed
-from domain.laying import MANY, Ask, choose
+from domain.laying import Ask, choose
 from domain.nodes import WHOLE, allows
 from domain.quota import MILLI
+from domain.rules import MANY
 from domain.specs import LEVELS, ReplicaGroup
 
 if TYPE_CHECKING:

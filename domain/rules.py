@@ -33,6 +33,7 @@ class Room(Protocol):
 
 RoomT = TypeVar("RoomT", bound=Room)
 ROOT: Final = -1
+MANY: Final = 1 << 30
 
 
 def greedy(items: list[tuple[int, Tie, Item]], want: int) -> list[tuple[Item, int]] | None:
@@ -64,10 +65,24 @@ def ruled(group: ReplicaGroup) -> bool:
     return bool(group.slices) or group.spread is not None
 
 
-def levels_of(group: ReplicaGroup) -> frozenset[int]:
-    """The levels of which the group's rules speak."""
-    spread = [] if group.spread is None else [group.spread.level]
-    return frozenset(LEVELS.index(level) for level in (*spread, *(s.level for s in group.slices)))
+Limits = dict[int, tuple[int, tuple[int, ...]]]
+"""By level: the most that may lie together, and the slices that it takes whole."""
+
+
+def limits_of(group: ReplicaGroup) -> Limits:
+    """What the group's rules say, for the levels of which they speak.
+
+    What a spread leaves of a domain still comes in whole slices of this level or a narrower one.
+    """
+    slices = [(LEVELS.index(part.level), part.size) for part in group.slices]
+    most = {}
+    if group.spread is not None:
+        most[LEVELS.index(group.spread.level)] = group.spread.max_replicas
+    levels = most.keys() | {level for level, _ in slices}
+    return {
+        level: (most.get(level, MANY), tuple(size for at, size in slices if at >= level))
+        for level in levels
+    }
 
 
 class _Branch(Generic[RoomT]):
@@ -80,12 +95,12 @@ class _Branch(Generic[RoomT]):
         self.room: RoomT | None = None
         self.holds = 0
 
-    def count(self, group: ReplicaGroup) -> int:
+    def count(self, group: ReplicaGroup, limits: Limits) -> int:
         if self.room is not None:
             found = self.room.replicas(group)
         else:
-            found = sum(c.count(group) for c in self.children.values())
-        self.holds = limited(group, self.level, found)
+            found = sum(c.count(group, limits) for c in self.children.values())
+        self.holds = limited(limits, self.level, found)
         return self.holds
 
     def share_out(self, want: int) -> list[tuple[RoomT, int]]:
@@ -98,16 +113,15 @@ class _Branch(Generic[RoomT]):
         return [placed for child, share in shares for placed in child.share_out(share)]
 
 
-def limited(group: ReplicaGroup, level: int, count: int) -> int:
-    """Of so many replicas for which there is room in a domain, those that the rules allow.
-
-    What a spread leaves of them still comes in whole slices of this level or a narrower one.
-    """
-    if group.spread is not None and LEVELS.index(group.spread.level) == level:
-        count = min(count, group.spread.max_replicas)
-    for part in group.slices:
-        if LEVELS.index(part.level) >= level:
-            count -= count % part.size
+def limited(limits: Limits, level: int, count: int) -> int:
+    """Of so many replicas for which there is room in a domain, those that the rules allow."""
+    limit = limits.get(level)
+    if limit is None:
+        return count
+    most, slices = limit
+    count = min(count, most)
+    for size in slices:
+        count -= count % size
     return count
 
 
@@ -122,7 +136,8 @@ def choose(group: ReplicaGroup, rooms: Sequence[RoomT]) -> list[tuple[RoomT, int
                 below = branch.children[name] = _Branch(level, path[: level + 1])
             branch = below
         branch.room = room
-    return root.share_out(group.count) if root.count(group) >= group.count else None
+    fits = root.count(group, limits_of(group)) >= group.count
+    return root.share_out(group.count) if fits else None
 
 
 # --- other jobs -----------------------------------------------------------------------------------
@@ -171,7 +186,7 @@ def path_of(node: Node) -> tuple[str, ...]:
 
 def count_keys(cell: Cell, run: Run, by: int) -> None:
     """The run's replicas lie on their nodes: with `by` 1 from now on, with -1 no more."""
-    for rule in run.job.shape.spec.placement.affinity:
+    for rule in run.job.shape.affinity:
         keyed = cell.keyed.setdefault(rule.key, [{} for _ in LEVELS])
         for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
             path = path_of(cell.nodes[id_])

@@ -70,7 +70,7 @@ class Run:
         self.tier = shape.tier
         """Rank by which it may be preempted."""
         if part:
-            self.slots = sum(replicas for _, replicas, *_ in nodes) * shape.spec.groups[0].slots
+            self.slots = sum(replicas for _, replicas, *_ in nodes) * shape.slots_of[0]
             self.size = self.slots * MILLI
             self.tier = SURPLUS
         self.missing: dict[str, int] = {}
@@ -95,10 +95,10 @@ class Run:
 
     def slots_by_node(self) -> dict[str, int]:
         """Whole slots by node; shared devices are counted by their node."""
-        groups = self.job.shape.spec.groups
+        slots_of = self.job.shape.slots_of
         slots: dict[str, int] = {}
         for node, replicas, group, device in self.nodes:
-            own = replicas * groups[group].slots if device < 0 else 0
+            own = replicas * slots_of[group] if device < 0 else 0
             slots[node] = slots.get(node, 0) + own
         return slots
 

@@ -7,7 +7,7 @@ that finds no place is passed over for the rest of the round: nothing becomes fr
 from __future__ import annotations
 
 from collections.abc import Iterable
-from heapq import heapify, heappop, heapreplace
+from heapq import heapify, heappop, heapreplace, nsmallest
 from typing import TYPE_CHECKING, Final
 
 from domain import fair_share, ordering, placement, promises, waiting
@@ -290,20 +290,14 @@ class Scheduling:
             for shape in demand.shapes.values() if weakest >= 0 else ():
                 if shape.waiting and shape.tier <= weakest and not shape.ruling.calm:
                     found.setdefault(shape.tier, []).append(shape)
-        first: list[Shape] = []
-        others: list[Shape] = []
+        first: dict[Shape, None] = {}
         for _, shapes in sorted(found.items()):
-            if len(first) < CLAIMS_TRIED:
-                shapes = self._in_order(shapes)
-            some = CLAIMS_TRIED - len(first)
-            first += shapes[:some]
-            others += shapes[some:]
-        return self._turns(first, others)
-
-    def _in_order(self, shapes: list[Shape]) -> list[Shape]:
-        lines = ((_line(self.cell, shape), _place(self.cell, shape)) for shape in shapes)
-        order = sorted((place, line) for line, place in lines if line is not None)
-        return [line[4] for _, line in order]
+            lines = ((_place(self.cell, shape), _line(self.cell, shape)) for shape in shapes)
+            places = ((place, line) for place, line in lines if line is not None)
+            for _, line in nsmallest(CLAIMS_TRIED - len(first), places):
+                first[line[4]] = None
+        others = [s for shapes in found.values() for s in shapes if s not in first]
+        return self._turns(list(first), others)
 
     def _preempt_for(self, shapes: list[Shape], victims: Victims, budget: int) -> None:
         for shape in shapes:

@@ -31,12 +31,14 @@ NOT_OF_SHAPE: Final = ("job", "labels", "deadline")
 Entry = tuple[int, int, int, "Job"]
 """(rank, seniority, number) of a job when it joined a line, and the job."""
 
+Split = tuple[bytes, dict[str, Any], int | None]
+"""Of a SubmitJob body: the shape's key, the fields that are the job's own, its estimate."""
+
 _pack: Final = msgspec.msgpack.Encoder().encode
 _any = msgspec.json.Decoder(dict[str, Any])
 
 
-def split(data: bytes | msgspec.Raw) -> tuple[bytes, dict[str, Any], int | None]:
-    """Of a SubmitJob body: the shape's key, the fields that are the job's own, its estimate."""
+def split(data: bytes | msgspec.Raw) -> Split:
     body = _any.decode(data)
     own: dict[str, Any] = {name: body.pop(name) for name in NOT_OF_SHAPE if name in body}
     runtime = body.get("runtime")
@@ -230,6 +232,7 @@ class Shape:
     __slots__ = (
         "_first",
         "_keys",
+        "affinity",
         "available_milli",
         "band",
         "demand",
@@ -253,6 +256,7 @@ class Shape:
         "row_version",
         "ruling",
         "slots",
+        "slots_of",
         "spec",
         "tier",
         "told_ms",
@@ -288,7 +292,10 @@ class Shape:
         """What rules read of it."""
         self.row_version = 0
         self.slots = sum(g.count * g.slots for g in spec.groups)
+        self.slots_of = tuple(g.slots for g in spec.groups)
+        """Of a replica, by group."""
         self.restore_ms = 1000 * spec.runtime.restore_s
+        self.affinity = spec.placement.affinity
         self.demand: Demand
         """Set when the shape enters its cell."""
         self.plain = not any(

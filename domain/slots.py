@@ -95,9 +95,9 @@ def moved(cell: Cell, run: Run) -> None:
 
 def take_parts(cell: Cell, run: Run, by: int) -> None:
     """Host parts and shares of devices: taken with `by` 1, given back with -1."""
-    groups = run.job.shape.spec.groups
     if run.job.shape.plain:
         return
+    groups = run.job.shape.spec.groups
     for id_, replicas, index, device in run.nodes:
         node, group = cell.nodes[id_], groups[index]
         node.free_cpu_milli -= by * replicas * group.host_cpu_milli

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from domain.laying import MANY
 from domain.nodes import WHOLE
 from domain.preemption import consolidation, part_eviction, rule_eviction
 from domain.preemption.eviction import Candidates, Eligible, Plan, Wanted, cost_of, plan
+from domain.rules import MANY
 
 if TYPE_CHECKING:
     from domain.jobs import Job

@@ -7,7 +7,7 @@ one of them starts to run, or saves its work.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from domain.runs import Run
 
 END: Final = 1 << 62
+SOME: Final = 256
+"""Entries that are copied at once: mostly few of ten thousands are asked for."""
 
 Entry = tuple[int, int, int, "Run"]
 """(-what it loses for a slot, in ms, beyond the time now; number of the job, part; attempt).
@@ -110,14 +112,19 @@ def dearness_ms(run: Run) -> int:
     return run.job.shape.restore_ms - max(run.running_ms, run.checkpoint_ms)
 
 
-def merged(lists: list[list[Entry]]) -> Iterator[Entry]:
-    """All entries of lists that are in order, the last first. Takes them out of the lists."""
-    lists = [entries for entries in lists if entries]
-    while lists:
-        last = lists[0]
-        for entries in lists:
-            if entries[-1] > last[-1]:
-                last = entries
-        yield last.pop()
-        if not last:
-            lists.remove(last)
+def merged(lists: Iterable[list[Entry]]) -> Iterator[Entry]:
+    """All entries of lists that are in order, the last first. Some may be taken out meanwhile."""
+    ends = [(entries, entries[-SOME:]) for entries in lists if entries]
+    while ends:
+        last = ends[0]
+        for end in ends:
+            if end[1][-1] > last[1][-1]:
+                last = end
+        entries, copied = last
+        entry = copied.pop()
+        yield entry
+        if not copied:
+            before = bisect_left(entries, entry)
+            copied += entries[max(0, before - SOME) : before]
+            if not copied:
+                ends.remove(last)

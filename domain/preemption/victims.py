@@ -144,7 +144,12 @@ class Victims:
     def _has_borrower(self, accelerator: str) -> bool:
         found = self._any_borrower.get(accelerator)
         if found is None:
-            found = any(borrows for _, borrows in self._with_borrowers(accelerator, SURPLUS))
+            tiers = range(1, SURPLUS + 1)
+            found = any(
+                self._has_old_enough(account, accelerator, tier)
+                for account in self._owing(accelerator)
+                for tier in tiers
+            )
             self._any_borrower[accelerator] = found
         return found
 
@@ -248,13 +253,9 @@ class Victims:
     def _known(
         self, accelerator: str, tiers: Iterable[int], account: Account | None = None
     ) -> list[list[Entry]]:
-        """By tier those that run. Copies: more may be asked for after some of them have ended."""
-        found = []
-        for tier in tiers:
-            known = self._entries(accelerator, tier, account)
-            if known:
-                found.append(known.copy())
-        return found
+        """By tier those that run, if there are any."""
+        found = [self._entries(accelerator, tier, account) for tier in tiers]
+        return [entries for entries in found if entries]
 
     def _entries(self, accelerator: str, tier: int, account: Account | None) -> list[Entry]:
         preemptible = self.cell.preemptible.get((accelerator, tier))
@@ -285,7 +286,7 @@ class Victims:
         if found is None:
             entries = self._entries(accelerator, tier, account)
             since = self._since_ms(accelerator, tier) if entries else 0
-            found = any(self._may_go(entry[3], since) for entry in reversed(entries))
+            found = any(self._may_go(entry[3], since) for entry in entries)
             self._any[key] = found
         return found
 
