@@ -154,7 +154,8 @@ class Cell:
         self._accepted: list[Accepted] = []
         self._commands: dict[int, Command] = {}
         self._splits: dict[int, Split] = {}
-        self._touched: dict[Entity, None] = {}
+        self._touched: dict[Entity, bool] = {}
+        """Whether their state may be another: what lies on a node is no part of its state."""
         self._gone: dict[Entity, None] = {}
         self._shown: dict[Entity, None] = {}
         """Entities that are as they were, but about which rules say something else."""
@@ -225,6 +226,8 @@ class Cell:
         promises.settle(self)
         touched = [e for e in self._touched if e not in self._gone]
         for entity in touched:
+            if not self._touched[entity]:
+                continue
             mark = int.from_bytes(
                 hashlib.blake2b(_pack((entity.kind, entity.state())), digest_size=16).digest()
             )
@@ -260,7 +263,7 @@ class Cell:
         self.inputs = inputs
 
     def touch(self, entity: Entity) -> None:
-        self._touched[entity] = None
+        self._touched[entity] = True
 
     def show(self, entity: Entity) -> None:
         """Rules say something else about it: its state is as it was, what is shown is not."""
@@ -305,7 +308,12 @@ class Cell:
 
     def changed_node(self, node: Node) -> None:
         self.fabric.update(node)
-        self._touched[node] = None
+        self._touched[node] = True
+
+    def used_node(self, node: Node) -> None:
+        """Others lie on the node than before."""
+        self.fabric.update(node)
+        self._touched.setdefault(node, False)
 
     # --- shapes -----------------------------------------------------------------------------------
 

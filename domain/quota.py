@@ -67,6 +67,7 @@ class Account:
     """A node of the account tree. All amounts are in thousandths of slots, by resource."""
 
     __slots__ = (
+        "_entries_json",
         "_ruled_limits",
         "asked_limits",
         "borrowing_limit",
@@ -94,6 +95,7 @@ class Account:
         self.rates: Rates = {} if rates is None else rates
         """Of the cell: shared by all of its accounts."""
         self.entries: tuple[Entry, ...] = ()
+        self._entries_json: list[str] = []
         self.budgets: list[Budget] = []
         self.exhausted: list[str] = []
         """Resources whose budget is used up, as found when the round was opened."""
@@ -120,7 +122,7 @@ class Account:
             self.id,
             self.parent.id if self.parent else None,
             self.weight,
-            [e.model_dump_json(exclude_defaults=True) for e in self.entries],
+            self._entries_json,
             [b.state() for b in self.budgets],
             sorted(self.rights.items()),
             sorted(self.nominal.items()),
@@ -135,7 +137,11 @@ class Account:
         if parent is not None:
             parent.children[self.id] = self
         self.weight = command.weight
-        self.entries = command.quotas
+        self.enter(command.quotas, now_ms)
+
+    def enter(self, entries: tuple[Entry, ...], now_ms: int) -> None:
+        self.entries = entries
+        self._entries_json = [e.model_dump_json(exclude_defaults=True) for e in entries]
         self.take_effect(now_ms)
 
     def take_effect(self, now_ms: int) -> bool:

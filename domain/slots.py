@@ -34,7 +34,7 @@ def occupy(cell: Cell, run: Run, waits_for: Iterable[tuple[str, int]]) -> None:
     take_parts(cell, run, 1)
     count_keys(cell, run, 1)
     for id_ in dict.fromkeys(placed[0] for placed in run.nodes):
-        cell.changed_node(cell.nodes[id_])
+        cell.used_node(cell.nodes[id_])
     if reservation is None:
         charge(cell, run, run.size)
     else:
@@ -150,7 +150,7 @@ def freed(cell: Cell, node: Node, freed: int) -> None:
         if not holder.missing[node.id]:
             del holder.missing[node.id]
             node.waiting.remove(holder)
-    cell.changed_node(node)
+    cell.used_node(node)
 
 
 def ready_claims(cell: Cell) -> list[Run]:

@@ -193,9 +193,8 @@ def _load_accounts(cell: Cell, accounts: list[Any], queues: list[Any]) -> None:
             account.parent = cell.accounts[parent]
             account.parent.children[id_] = account
         account.weight = weight
-        account.entries = tuple(Quota.model_validate_json(e) for e in entries)
         account.rights = dict(held)
-        account.take_effect(cell.now_ms)
+        account.enter(tuple(Quota.model_validate_json(e) for e in entries), cell.now_ms)
     for id_, index, owner, weight, strict in queues:
         account = cell.accounts[owner]
         queue = Queue(id_, index, account, weight, strict)

@@ -114,17 +114,12 @@ def dearness_ms(run: Run) -> int:
 
 def merged(lists: Iterable[list[Entry]]) -> Iterator[Entry]:
     """All entries of lists that are in order, the last first. Some may be taken out meanwhile."""
-    ends = [(entries, entries[-SOME:]) for entries in lists if entries]
+    ends = sorted((entries[-1], entries, entries[-SOME:-1]) for entries in lists if entries)
     while ends:
-        last = ends[0]
-        for end in ends:
-            if end[1][-1] > last[1][-1]:
-                last = end
-        entries, copied = last
-        entry = copied.pop()
+        entry, entries, copied = ends.pop()
         yield entry
         if not copied:
             before = bisect_left(entries, entry)
-            copied += entries[max(0, before - SOME) : before]
-            if not copied:
-                ends.remove(last)
+            copied = entries[max(0, before - SOME) : before]
+        if copied:
+            insort(ends, (copied.pop(), entries, copied))

@@ -119,11 +119,13 @@ class Victims:
     def _with_borrowers(self, accelerator: str, tier: int) -> Iterator[tuple[Run, bool]]:
         """Attempts, cheapest first, and whether they borrow: of each account no more than it does.
 
-        As long as accounts borrow, attempts of all tiers but the strongest; then weaker ones.
+        Attempts of weaker tiers, and of all but the strongest those of accounts that borrow.
         """
         owing = dict(self._owing(accelerator))
-        tiers = range(1 if owing else tier + 1, SURPLUS + 1)
-        for run in self._old_enough(accelerator, tiers):
+        lists = self._known(accelerator, range(tier + 1, SURPLUS + 1))
+        for account in owing:
+            lists += self._known(accelerator, range(1, tier + 1), account)
+        for run in self._old_of(accelerator, lists):
             account = run.job.shape.queue.account
             borrows = account in owing
             if borrows:
