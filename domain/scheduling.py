@@ -6,8 +6,9 @@ that finds no place is passed over for the rest of the round: nothing becomes fr
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable
-from heapq import heapify, heappop, heapreplace, nsmallest
+from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Final
 
 from domain import fair_share, ordering, placement, promises, waiting
@@ -45,14 +46,15 @@ def _place(cell: Cell, shape: Shape) -> Place:
 
 
 def _line(cell: Cell, shape: Shape) -> Line | None:
-    head, version = shape.head(), cell.estimates.version
+    version, lined = cell.estimates.version, shape.lined
+    if lined is not None and lined[0] == version:
+        return lined[1]
+    head = shape.head()
     if head is None:
         return None
-    if shape.lined is None or shape.lined[0] != version:
-        place = ordering.place(cell, head)
-        line = (-shape.priority, place, head.seniority_ms, head.number, shape)
-        shape.lined = (version, line)
-    return shape.lined[1]
+    line = (-shape.priority, ordering.place(cell, head), head.seniority_ms, head.number, shape)
+    shape.lined = (version, line)
+    return line
 
 
 class Scheduling:
@@ -102,7 +104,6 @@ class Scheduling:
     def _bands(self) -> Iterable[tuple[tuple[int, int], list[Line]]]:
         """By tier and queue: the lines of which something may start, best first."""
         bands: dict[tuple[int, int], list[Line]] = {}
-        version = self.cell.estimates.version
         for demand in self.cell.demands.values():
             if not demand.waiting:
                 continue
@@ -113,12 +114,8 @@ class Scheduling:
                 strict = any(s.queue.strict for s in demand.shapes.values())
                 if not strict:
                     continue
-            for shape in demand.shapes.values():  # thousands: what is known is not asked again
-                lined = shape.lined
-                if lined is not None and lined[0] == version:
-                    line: Line | None = lined[1]
-                else:
-                    line = _line(self.cell, shape)
+            for shape in demand.shapes.values():
+                line = _line(self.cell, shape) if shape.waiting else None
                 if line is None or (strict and not shape.queue.strict):
                     continue
                 lines = bands.get(shape.band)
@@ -281,7 +278,7 @@ class Scheduling:
 
     def _claims(self, victims: Victims) -> list[Shape]:
         """Those whose head may preempt: the first in order, and of the others as many in turn."""
-        found: dict[int, list[Shape]] = {}
+        found: list[list[Shape]] = [[] for _ in TIERS]
         for demand, blocked in self.blocked.items():
             if demand.reservation is not None or not demand.waiting or demand.held:
                 continue
@@ -289,15 +286,24 @@ class Scheduling:
             weakest = len(TIERS) if all_may else victims.weakest_preemptor(demand)
             for shape in demand.shapes.values() if weakest >= 0 else ():
                 if shape.waiting and shape.tier <= weakest and not shape.ruling.calm:
-                    found.setdefault(shape.tier, []).append(shape)
-        first: dict[Shape, None] = {}
-        for _, shapes in sorted(found.items()):
-            lines = ((_place(self.cell, shape), _line(self.cell, shape)) for shape in shapes)
-            places = ((place, line) for place, line in lines if line is not None)
-            for _, line in nsmallest(CLAIMS_TRIED - len(first), places):
-                first[line[4]] = None
-        others = [s for shapes in found.values() for s in shapes if s not in first]
-        return self._turns(list(first), others)
+                    found[shape.tier].append(shape)
+        first: list[Shape] = []
+        for shapes in found:
+            first += self._first(shapes, CLAIMS_TRIED - len(first))
+        others = {shape.id for shapes in found for shape in shapes}
+        return self._turns(first, sorted(others.difference(shape.id for shape in first)))
+
+    def _first(self, shapes: list[Shape], most: int) -> list[Shape]:
+        """So many of the shapes, in order."""
+        found: list[tuple[Place, Line]] = []
+        for shape in shapes if most else ():
+            line = _line(self.cell, shape)
+            if line is not None:
+                place = (_place(self.cell, shape), line)
+                if len(found) < most or place < found[-1]:
+                    insort(found, place)
+                    del found[most:]
+        return [line[4] for _, line in found]
 
     def _preempt_for(self, shapes: list[Shape], victims: Victims, budget: int) -> None:
         for shape in shapes:
@@ -315,14 +321,13 @@ class Scheduling:
                 victims.moves.clear()
                 self.cell.unfinished = True  # the next of its line may claim in the next round
 
-    def _turns(self, first: list[Shape], others: list[Shape]) -> list[Shape]:
-        """The first, and of the others as many in turn: none is passed over for ever."""
-        others.sort(key=lambda shape: shape.id)
+    def _turns(self, first: list[Shape], others: list[int]) -> list[Shape]:
+        """The first, and of the others (ids) as many in turn: none is passed over for ever."""
         at = self.turn.header.round * CLAIMS_TRIED % max(1, len(others))
         self.cell.quiet_rounds = 0 if self.turn.facts else self.cell.quiet_rounds + 1
         if self.cell.quiet_rounds * CLAIMS_TRIED < len(others):
             self.cell.wake(self.cell.now_ms + TURN_MS)
-        tried = first + others[at : at + CLAIMS_TRIED]
+        tried = first + [self.cell.shapes[id_] for id_ in others[at : at + CLAIMS_TRIED]]
         if self.turn.header.round % 2:
             return tried
         # One search under rules may take a round's work: every other round it comes last.
