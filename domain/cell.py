@@ -160,6 +160,7 @@ class Cell:
         self._shown: dict[Entity, None] = {}
         """Entities that are as they were, but about which rules say something else."""
         self._sum = 0
+        self._policy_json = (self.policy, self.policy.model_dump_json())
 
     # --- the round in progress --------------------------------------------------------------------
 
@@ -252,10 +253,17 @@ class Cell:
             self.next_shape,
             self.next_queue,
             self.policy_version,
-            self.policy.model_dump_json(),
+            self._said_policy(),
         )
         total = (self._sum + self.memory.digest) & _MASK
         return hashlib.blake2b(_pack((counters, total.to_bytes(16))), digest_size=16).hexdigest()
+
+    def _said_policy(self) -> str:
+        policy, said = self._policy_json
+        if policy is not self.policy:  # parameters never change in place
+            said = self.policy.model_dump_json()
+            self._policy_json = (self.policy, said)
+        return said
 
     def believe(self, head: Head, inputs: dict[str, int]) -> None:
         """The round's record is the believed one."""
