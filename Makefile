@@ -2,7 +2,7 @@
 #   make run [ARGS=...]  start Aquifer on this machine          make check  lint, types, fast tests
 #   make test            everything that CI checks              make lock   renew the locked requirements
 #   make servers         real Kafka, Cassandra and Redis here   make clean  remove what was generated
-#   make compiled        the domain as machine code: half the CPU, the same decisions
+#   make compiled        the domain as machine code: less CPU, the same decisions
 
 PYTHON ?= python3
 VENV := .venv

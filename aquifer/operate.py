@@ -32,12 +32,12 @@ def doctor(as_json: JsonFlag = False) -> None:
 
 
 async def _findings(settings: Settings) -> list[Finding]:
-    from streams.doctor import check_assertions, check_directory, check_key
+    from streams.doctor import check_assertions, check_directory, check_form, check_key
 
     folder = state_of(settings)
     folder.root.mkdir(parents=True, exist_ok=True)
     key = settings.signing_key or folder.signing_key
-    findings = [check_assertions(), check_directory(folder.root), check_key(key)]
+    findings = [check_assertions(), check_form(), check_directory(folder.root), check_key(key)]
     topics = await _topics(settings)
     findings += topics
     if all(f.ok for f in topics):

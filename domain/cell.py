@@ -88,6 +88,8 @@ class Changes:
 
 
 class Cell:
+    _policy_json: tuple[PolicyParameters | None, str] = (None, "")
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.now_ms = 0
@@ -155,12 +157,9 @@ class Cell:
         self._commands: dict[int, Command] = {}
         self._splits: dict[int, Split] = {}
         self._touched: dict[Entity, bool] = {}
-        """Whether their state may be another: what lies on a node is no part of its state."""
         self._gone: dict[Entity, None] = {}
         self._shown: dict[Entity, None] = {}
-        """Entities that are as they were, but about which rules say something else."""
         self._sum = 0
-        self._policy_json = (self.policy, self.policy.model_dump_json())
 
     # --- the round in progress --------------------------------------------------------------------
 
@@ -262,7 +261,7 @@ class Cell:
         policy, said = self._policy_json
         if policy is not self.policy:  # parameters never change in place
             said = self.policy.model_dump_json()
-            self._policy_json = (self.policy, said)
+            self._policy_json = self.policy, said
         return said
 
     def believe(self, head: Head, inputs: dict[str, int]) -> None:
@@ -319,7 +318,7 @@ class Cell:
         self._touched[node] = True
 
     def used_node(self, node: Node) -> None:
-        """Others lie on the node than before."""
+        """Others lie on the node than before: no part of its state, so its digest stands."""
         self.fabric.update(node)
         self._touched.setdefault(node, False)
 

@@ -1,4 +1,4 @@
-"""The domain as machine code: its own sources through mypyc, about half the CPU for the same bytes.
+"""The domain as machine code: its own sources through mypyc, less CPU for the same bytes.
 
 `python -m infra.compiled` compiles, which takes mypy, a C compiler and a minute or two. `use` has a
 process import the result. A build is named by the sources it is of: after an edit there is none.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+import domain.decide
 from domain.ledger import Verifier
 from streams.reader import LedgerReader, Readable
 from streams.remembered import RememberedHead
@@ -26,6 +27,13 @@ def check_assertions() -> Finding:
     """An assertion that fails stops the cell before anything is written: they must be on."""
     detail = "on" if __debug__ else "off: start Python without -O and PYTHONOPTIMIZE"
     return Finding("assertions", __debug__, detail)
+
+
+def check_form() -> Finding:
+    """Either form decides the same; it is told because the one takes far less CPU."""
+    machine_code = not str(domain.decide.__file__).endswith(".py")
+    told = "interpreted; `python -m infra.compiled` makes machine code of it"
+    return Finding("decider", True, "machine code" if machine_code else told)
 
 
 def check_directory(path: Path) -> Finding:

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from domain.ledger import Head
-from streams.doctor import Finding, check_assertions, check_directory, check_head, check_key
+from streams.doctor import (
+    Finding,
+    check_assertions,
+    check_directory,
+    check_form,
+    check_head,
+    check_key,
+)
 from streams.keys import FileSigner
 from tests.streams.cells import NAME, Site, drain, world
 
@@ -26,6 +33,13 @@ def test_assertions() -> None:
         check=True,
     )
     assert run.stdout.startswith("False off")
+
+
+def test_the_form_of_the_decider() -> None:
+    """That of machine code: tests/infra/compiled_test.py."""
+    assert check_form() == Finding(
+        "decider", True, "interpreted; `python -m infra.compiled` makes machine code of it"
+    )
 
 
 def test_the_state_directory(tmp_path: Path) -> None:
