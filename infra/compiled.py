@@ -49,13 +49,12 @@ setup(name="domain", packages=[], ext_modules=modules, script_args=options)
 
 
 def use() -> bool:
-    """Have `domain`, which was not imported yet, imported as machine code, if there is a build.
+    """Have `domain` imported as machine code, if there is a build and it was not imported yet.
 
-    Returns whether there is.
+    Returns whether it will be.
     """
-    assert "domain" not in sys.modules, "too late"
     folder = place()
-    if not folder.is_dir():
+    if "domain" in sys.modules or not folder.is_dir():
         return False
     sys.path.insert(0, str(folder))
     return True

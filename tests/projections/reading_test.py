@@ -262,7 +262,11 @@ def test_the_document_has_the_columns_of_the_answers(caller: Caller) -> None:
     assert json.dumps(schemas["SubmitJob"]).count("#/components/schemas/") > 2
 
 
-def test_what_a_waiting_shape_needs_is_its_gang_whatever_the_reason(caller: Caller) -> None:
+def test_what_a_waiting_shape_needs_is_its_gang_whatever_the_reason(
+    records: list[bytes], tmp_path: Path
+) -> None:
+    busy = fill(records[: len(records) * 19 // 20], tmp_path / "rows.sqlite")
+    caller = Caller(create_app(Services(busy, CELL)))
     shapes = [s for s in every(caller, "/v1/shapes?waiting=true") if s["needed_milli"]]
     assert len({shape["reason"] for shape in shapes}) > 1
     for shape in shapes:
