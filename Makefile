@@ -30,9 +30,8 @@ lint: $(VENV)/dev-installed
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# Without a C compiler it says so, and the domain stays interpreted.
 compiled: $(VENV)/dev-installed
-	-@$(PY) -m infra.compiled
+	@$(PY) -m infra.compiled
 
 servers: $(VENV)/dev-installed
 	@$(PY) -m infra.local

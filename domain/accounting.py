@@ -242,7 +242,7 @@ def ended(cell: Cell, run: Run, reason: str) -> None:
 def _restore_ms(run: Run) -> int:
     """Of the time since it runs, before its first checkpoint: what the restore took."""
     first = run.checkpoint_ms <= run.running_ms
-    return 1000 * run.job.shape.spec.runtime.restore_s if first and run.job.resumes else 0
+    return run.job.shape.restore_ms if first and run.job.resumes else 0
 
 
 def _transfer(cell: Cell, run: Run, use: Use, elapsed_ms: int) -> None:

@@ -82,7 +82,7 @@ def latest_start_ms(job: Job, now_ms: int = 0) -> int:
     if run is not None:
         done_ms += now_ms - (run.started_ms or now_ms)
         restarts -= 1
-    needs_ms = 1000 * (job.estimate_s + restarts * job.shape.spec.runtime.restore_s)
+    needs_ms = 1000 * job.estimate_s + restarts * job.shape.restore_ms
     return job.deadline_ms - max(0, needs_ms - done_ms)
 
 

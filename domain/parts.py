@@ -276,7 +276,7 @@ class Parts:
             cache.clear()
         self._gains += 1
         nodes = sorted(self.cell.fabric.nodes(), key=lambda n: n.index)
-        self._cpu_max = max((n.spec.host_cpu_milli for n in nodes), default=0) or 1
+        self._cpu_max = max((n.host_cpu_milli for n in nodes), default=0) or 1
         self._slots_max = max((n.class_.slots for n in nodes), default=0) or 1
         for node in nodes:
             if node.schedulable:

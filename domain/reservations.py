@@ -290,7 +290,7 @@ def apply_claimed(cell: Cell, fact: ReservationClaimed) -> None:
             node.waiting.append(reservation)
         node.held[reservation] = node.held.get(reservation, 0) + slots - missing
         node.used += slots - missing
-        cell.changed_node(node)
+        cell.used_node(node)
     reservation.shortfall = 0
     cell.touch(reservation)
 

@@ -290,8 +290,8 @@ class Scheduling:
         first: list[Shape] = []
         for shapes in found:
             first += self._first(shapes, CLAIMS_TRIED - len(first))
-        others = {shape.id for shapes in found for shape in shapes}
-        return self._turns(first, sorted(others.difference(shape.id for shape in first)))
+        others = {s.id for shapes in found for s in shapes} - {s.id for s in first}
+        return self._turns(first, sorted(others))
 
     def _first(self, shapes: list[Shape], most: int) -> list[Shape]:
         """So many of the shapes, in order."""

@@ -6,7 +6,6 @@ process import the result. A build is named by the sources it is of: after an ed
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import os
@@ -65,21 +64,25 @@ def build() -> Path:
 
     Raises SetupError if mypy or a C compiler is missing, or fails.
     """
-    if not has_compiler():
-        raise SetupError("the domain stays interpreted: compiling it needs a C compiler")
     folder = place()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
+            _check_compiler()
             _compile(folder)
     return folder
 
 
-def has_compiler() -> bool:
-    """Whether there is the C compiler that extensions of this Python are compiled with."""
+def _check_compiler() -> None:
+    """Of the C compiler that extensions of this Python are compiled with, before it is needed."""
     command = str(sysconfig.get_config_var("CC") or "cc").split()
-    return shutil.which(command[0]) is not None
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if shutil.which(command[0]) is None or not headers.is_file():
+        raise SetupError(
+            "the domain stays interpreted: compiling it needs a C compiler and the headers of "
+            "Python (on Debian: build-essential and python3-dev)"
+        )
 
 
 def _compile(folder: Path) -> None:
@@ -119,8 +122,7 @@ def place() -> Path:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            print(build())
-        except SetupError as error:
-            sys.exit(str(error))
+    try:
+        print(build())
+    except SetupError as error:
+        sys.exit(str(error))

@@ -13,7 +13,6 @@ from infra import compiled
 from infra.maven import SetupError
 from tests.domain.interpreters import COMPILED, ROOT, ledger_of
 
-needs_compiler = pytest.mark.skipif(not compiled.has_compiler(), reason="there is no C compiler")
 HISTORIES = (
     "tests/domain/determinism_test.py",
     "tests/domain/machine_test.py",
@@ -22,7 +21,6 @@ HISTORIES = (
 """What they run: all facts and commands, arbitrary histories, restarts, ledgers of old versions."""
 
 
-@needs_compiler
 @pytest.mark.slow
 @pytest.mark.xdist_group("compiled")
 def test_machine_code_decides_the_same_bytes() -> None:
@@ -30,7 +28,6 @@ def test_machine_code_decides_the_same_bytes() -> None:
     assert ledger_of(sys.executable, "0", COMPILED) == ledger_of(sys.executable, "0")
 
 
-@needs_compiler
 @pytest.mark.slow
 @pytest.mark.xdist_group("compiled")
 def test_histories_hold_on_machine_code() -> None:
@@ -76,10 +73,9 @@ def test_what_cannot_be_compiled_says_why_and_leaves_nothing(
     sources.mkdir()
     (sources / "cell.py").write_text("def rounds() -> int:\n    return 'one'\n")
     monkeypatch.setattr(compiled, "_SOURCES", sources)
-    monkeypatch.setattr(compiled, "has_compiler", lambda: True)
     with pytest.raises(SetupError, match="Incompatible return value type"):
         compiled.build()
     assert not compiled.place().exists()
-    monkeypatch.setattr(compiled, "has_compiler", lambda: False)
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SetupError, match="needs a C compiler"):
         compiled.build()
