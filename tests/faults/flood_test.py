@@ -57,11 +57,16 @@ def _partition(source: str) -> int:
 
 
 async def _decided(bootstrap: str, cell: str, ring: KeyRing, amount: int) -> list[tuple[str, str]]:
-    """(source, id) of so many commands, in the order in which they were decided."""
+    """(source, id) of so many commands in the order in which they were decided.
+
+    Intake is at least once: what a pause of the worker left uncommitted comes again, and is known.
+    """
     found: list[tuple[str, str]] = []
     async with asyncio.timeout(WITHIN_S), KafkaLog(bootstrap, cell) as log:
         async for believed in LedgerReader(log, cell, ring).follow():
-            found += [(c.source, c.id) for c in believed.round.commands]
+            round = believed.round
+            again = set(round.duplicates)
+            found += [(c.source, c.id) for n, c in enumerate(round.commands) if n not in again]
             if len(found) >= amount:
                 break
     return found
