@@ -33,8 +33,7 @@ def report_attempt(turn: Turn, command: ReportAttempt, at: int) -> None:
     if command.part:
         elastic.report_part(turn, command, run)
         return
-    parts = run.job.parts.values()
-    names = {placed[0] for r in (run, *parts) for placed in r.nodes}
+    names = _names(run) if command.nodes else frozenset()
     if not names.issuperset(command.nodes):
         raise Refused("not_its_node", "nodes", "the attempt has no part on some of these nodes")
     if command.state == "running":
@@ -46,6 +45,11 @@ def report_attempt(turn: Turn, command: ReportAttempt, at: int) -> None:
         turn.end(run, _reason_of_end(run, command.state))
     else:
         turn.emit(AttemptReported(at, run.job.id))
+
+
+def _names(run: Run) -> frozenset[str]:
+    """Of all nodes that it lies on."""
+    return frozenset(placed[0] for r in (run, *run.job.parts.values()) for placed in r.nodes)
 
 
 def _reason_of_end(run: Run, state: str) -> str:
@@ -148,7 +152,8 @@ def apply_checkpoint(cell: Cell, fact: CheckpointRecorded) -> None:
 def apply_reported(cell: Cell, fact: AttemptReported) -> None:
     job = cell.jobs[fact.job]
     assert job.run is not None, "a job without an attempt has no reports"
-    job.run.reported.update(cell.command(fact.command, ReportAttempt).nodes)
+    named = cell.command(fact.command, ReportAttempt).nodes
+    job.run.reported = job.run.reported.union(named)
     cell.touch(job)
 
 

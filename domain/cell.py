@@ -170,7 +170,6 @@ class Cell:
         self.now_ms = header.now_ms
         self._accepted = accepted
         self._commands.clear()
-        self._splits.clear()
         self.wake_ms = None
         self.unfinished = False
         if self.quota_edge_ms is not None and self.quota_edge_ms <= self.now_ms:
@@ -240,6 +239,8 @@ class Cell:
         self._shown.clear()
         self._touched.clear()
         self._gone.clear()
+        self._commands.clear()  # few are asked for after the round, and would have to be kept
+        self._splits.clear()
         return changes
 
     def digest(self) -> str:

@@ -207,23 +207,26 @@ class Fabric:
         node = self.by_index.get(index)
         return node is not None and node.available == available and node.class_ is class_
 
-    def smallest(self, class_: NodeClass, available: int, past: int = -1) -> Node | None:
-        """The node with the smallest index above `past` that has exactly these free slots."""
+    def smallest(self, class_: NodeClass, available: int) -> Node | None:
+        """The node with the smallest index that has exactly these free slots."""
         heap = class_.heaps[available]
-        kept: list[int] = []
-        found: Node | None = None
         while heap:
-            index = heap[0]
-            if not self._has(index, class_, available):
-                heappop(heap)
-            elif index <= past:
-                kept.append(heappop(heap))
-            else:
-                found = self.by_index[index]
-                break
-        for index in kept:
-            heappush(heap, index)
-        return found
+            if self._has(heap[0], class_, available):
+                return self.by_index[heap[0]]
+            heappop(heap)
+        return None
+
+    def smallest_two(self, class_: NodeClass, available: int) -> list[Node]:
+        """The nodes, two at most, with the smallest indexes that have exactly these free slots."""
+        first = self.smallest(class_, available)
+        if first is None:
+            return []
+        heap = class_.heaps[available]
+        while heap and heap[0] == first.index:  # it may stand there more than once
+            heappop(heap)
+        second = self.smallest(class_, available)
+        heappush(heap, first.index)
+        return [first] if second is None else [first, second]
 
     def nodes(self) -> Iterator[Node]:
         """All nodes in the order of their indexes."""

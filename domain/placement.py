@@ -80,14 +80,7 @@ def _single(cell: Cell, need: Need, classes: list[NodeClass], slots: int) -> Cho
             for class_ in members:
                 if k > class_.slots or not class_.counts[k]:
                     continue
-                first = cell.fabric.smallest(class_, k)
-                assert first is not None, "the count says that there is such a node"
-                found = [first]
-                if class_.counts[k] > 1:
-                    after = cell.fabric.smallest(class_, k, first.index)
-                    assert after is not None, "the count says that there are two"
-                    found.append(after)
-                for node in found:
+                for node in cell.fabric.smallest_two(class_, k):
                     scored = ((rank, k - slots, node.index), node)
                     if best is None or scored[0] < best[0]:
                         second = best

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SURPLUS: Final = len(TIERS)
 """Rank of what an elastic attempt has grown by: weaker than every tier."""
 
+NOWHERE: Final = -(1 << 62)
+
 Order = tuple[int, int]
 """(number of the job, part)"""
 
@@ -42,6 +44,7 @@ class Run:
         "missing",
         "nodes",
         "part",
+        "place",
         "reported",
         "reservation",
         "running_ms",
@@ -81,9 +84,11 @@ class Run:
         """The work until then is safe; 0: none is."""
         self.stop_by_ms = 0
         self.stop_reason = ""
-        self.reported: set[str] = set()
+        self.reported: frozenset[str] = frozenset()
         """Nodes whose agents reported the end of their part."""
         self.reservation: Reservation | None = None
+        self.place = NOWHERE
+        """Among those that may be preempted, once they are put in order."""
 
     @property
     def status(self) -> JobState:

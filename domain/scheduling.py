@@ -19,12 +19,13 @@ from domain.placement import Blocked, Choice
 from domain.preemption import claims, consolidation
 from domain.preemption.eviction import Plan
 from domain.preemption.victims import Victims
+from domain.shapes import Line
 from domain.specs import TIERS
 
 if TYPE_CHECKING:
     from domain.cell import Cell
     from domain.quota import Account
-    from domain.shapes import Demand, Line, Need, Shape
+    from domain.shapes import Demand, Need, Shape
     from domain.turn import Turn
 
 CLAIMS_TRIED: Final = 8
@@ -46,14 +47,15 @@ def _place(cell: Cell, shape: Shape) -> Place:
 
 
 def _line(cell: Cell, shape: Shape) -> Line | None:
-    version, lined = cell.estimates.version, shape.lined
-    if lined is not None and lined[0] == version:
-        return lined[1]
+    version = cell.estimates.version
+    if shape.lined is not None and shape.lined_by == version:
+        return shape.lined
     head = shape.head()
     if head is None:
         return None
-    line = (-shape.priority, ordering.place(cell, head), head.seniority_ms, head.number, shape)
-    shape.lined = (version, line)
+    rank = ordering.place(cell, head)
+    line = Line(-shape.priority, rank, head.seniority_ms, head.number, shape)
+    shape.lined, shape.lined_by = line, version
     return line
 
 
@@ -79,13 +81,13 @@ class Scheduling:
             tier, (_, share), queue, lines = heap[0]
             if self.gathering.begin(tier):
                 self.available.clear()
-            shape = lines[0][4]
+            shape = lines[0].shape
             started = shape.demand not in self.blocked and self._start(shape, share)
             if started:
                 self._advance(lines)
             elif shape.queue.strict:
                 self._hold_back(lines)
-            while not shape.queue.strict and lines and lines[0][4].demand in self.blocked:
+            while not shape.queue.strict and lines and lines[0].shape.demand in self.blocked:
                 heappop(lines)
             if lines:
                 heapreplace(heap, (tier, self._place(lines), queue, lines))
@@ -93,7 +95,7 @@ class Scheduling:
                 heappop(heap)
         if heap:
             self.cell.unfinished = True
-            unreached = (e[4] for *_, lines in heap for e in lines)
+            unreached = (e.shape for *_, lines in heap for e in lines)
             untold = (s for s in unreached if s.queue.strict or s.demand not in self.blocked)
             self._tell_all((s for s in untold if not s.reason), Blocked(ROUND_IS_FULL))
         self.gathering.begin(len(TIERS))
@@ -173,7 +175,7 @@ class Scheduling:
         return sum(c.free for c in need.classes(self.cell)) >= need.slots
 
     def _place(self, lines: list[Line]) -> Place:
-        return _place(self.cell, lines[0][4])
+        return _place(self.cell, lines[0].shape)
 
     def _start(self, shape: Shape, share: int) -> bool:
         """Start the head of the shape's line, or find that its demand is blocked."""
@@ -229,7 +231,7 @@ class Scheduling:
 
     def _advance(self, lines: list[Line]) -> None:
         """The head of the first line was started: its next job, if any, takes its place."""
-        line = _line(self.cell, lines[0][4])
+        line = _line(self.cell, lines[0].shape)
         if line is None:
             heappop(lines)
         else:
@@ -237,10 +239,10 @@ class Scheduling:
 
     def _hold_back(self, lines: list[Line]) -> None:
         """A strict queue: what is behind a blocked job waits for it."""
-        first = heappop(lines)[4]
+        first = heappop(lines).shape
         self._tell_all((first,), self.blocked[first.demand])
         behind = Blocked("behind_in_queue", where=first.queue.id)
-        self._tell_all((e[4] for e in lines), behind)
+        self._tell_all((e.shape for e in lines), behind)
         lines.clear()
 
     def _tell_all(self, shapes: Iterable[Shape], blocked: Blocked) -> None:
@@ -303,7 +305,7 @@ class Scheduling:
                 if len(found) < most or place < found[-1]:
                     insort(found, place)
                     del found[most:]
-        return [line[4] for _, line in found]
+        return [line.shape for _, line in found]
 
     def _preempt_for(self, shapes: list[Shape], victims: Victims, budget: int) -> None:
         for shape in shapes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -222,10 +222,6 @@ class Demand:
         return self.ceiling - self.account.own.get(accelerator, 0)
 
 
-Line = tuple[int, int, int, int, "Shape"]
-"""(-priority; rank, seniority and number of the head; shape)"""
-
-
 class Shape:
     """One shape: its demand, and the line of its jobs that wait."""
 
@@ -241,6 +237,7 @@ class Shape:
         "key",
         "line",
         "lined",
+        "lined_by",
         "mark",
         "needed_milli",
         "plain",
@@ -277,8 +274,9 @@ class Shape:
         self.band = (self.tier, queue.index)
         self._first: Job | None = None
         """The head of the line, as far as it is known."""
-        self.lined: tuple[int, Line] | None = None
-        """The head's place among other shapes, by a version of the estimates."""
+        self.lined: Line | None = None
+        """Its place among other shapes, as long as the estimates are of the version below."""
+        self.lined_by = 0
         self.ruling: Ruling
         """What rules of policies come to; `priority` and `waits_s` follow from it."""
         self.priority: int
@@ -405,3 +403,14 @@ class Shape:
         """True iff the entry is not stale: its job waits here, at the place that it says."""
         job = entry[3]
         return job.queued and job.shape is self and job.rank == entry[0]
+
+
+class Line(NamedTuple):
+    """A shape's place among others: the smallest comes first. No two heads have one number."""
+
+    minus_priority: int
+    rank: int
+    """Of the head, as its seniority and number."""
+    seniority_ms: int
+    number: int
+    shape: Shape

@@ -280,7 +280,7 @@ def _load_run(cell: Cell, job: Job, state: list[Any], part: int = 0) -> Run:
     )
     run = Run(job, attempt, flavour, [tuple(placed) for placed in nodes], part)
     run.started_ms, run.running_ms, run.checkpoint_ms = started, running, checkpoint
-    run.stop_by_ms, run.stop_reason, run.reported = stop_by, why, set(reported)
+    run.stop_by_ms, run.stop_reason, run.reported = stop_by, why, frozenset(reported)
     run.missing = dict(missing)
     if res is not None:
         run.reservation = cell.reservations[res]

@@ -72,6 +72,10 @@ Room = tuple[int, int, int, "Node"]
 """(cost of a replica's room in thousandths, free slots, index of the node, node)"""
 
 
+Row = tuple[int, "Order", "Run"]
+"""(cost of a slot in thousandths, number of the job, attempt)"""
+
+
 class Eligible:
     """Attempts that may be preempted, with their cost in slot-seconds."""
 
@@ -84,7 +88,7 @@ class Eligible:
         self.ordered: dict[int, list[tuple[Domain, list[Node]]]] = {}
         """By need with rules: the nodes of each domain, the cheapest first."""
         self._by_cost: list[Run] | None = None
-        self._by_node: dict[str, list[tuple[int, Order, Run]]] | None = None
+        self._by_node: dict[str, list[Row]] | None = None
 
     def by_cost(self) -> list[Run]:
         """Cheapest first."""
@@ -92,8 +96,12 @@ class Eligible:
             self._by_cost = sorted(self.cost, key=lambda r: (self.cost[r], r.order))
         return self._by_cost
 
-    def by_node(self) -> dict[str, list[tuple[int, Order, Run]]]:
-        """By node: (cost of a slot in thousandths, number of the job, attempt), cheapest first."""
+    def on(self, node: Node) -> Iterable[Row]:
+        """Those on the node, cheapest first."""
+        return self.by_node().get(node.id, ())
+
+    def by_node(self) -> dict[str, list[Row]]:
+        """All of them by node, cheapest first."""
         found = self._by_node
         if found is None:
             found = self._by_node = {}
@@ -211,6 +219,7 @@ def _plan_one(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
     key = (slots, *sorted(classes))
     heap = eligible.rooms.get(key)
     if heap is None:
+        rows = eligible.by_node()
         nodes = dict.fromkeys(_evictable(turn, classes, eligible))
         for class_ in wanted.classes:
             for k in range(slots, class_.slots + 1):
@@ -218,13 +227,16 @@ def _plan_one(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
                 if free is not None:
                     nodes[free] = None
         turn.work -= 1 + len(nodes) // NODES_A_UNIT
-        rooms = ((n, _room(n, n.available, slots, eligible, ())) for n in nodes)
-        heap = [(r[0], n.available, n.index, n) for n, r in rooms if r is not None]
+        heap = []
+        for node in nodes:
+            room = _room(node, node.available, slots, rows.get(node.id, ()), ())
+            if room is not None:
+                heap.append((room[0], node.available, node.index, node))
         heapify(heap)
         eligible.rooms[key] = heap
     while heap:
         cost, free_, index, node = heap[0]
-        room = _room(node, node.available, slots, eligible, ())
+        room = _room(node, node.available, slots, eligible.on(node), ())
         if room is None:
             heappop(heap)
         elif (room[0], node.available) != (cost, free_):
@@ -251,7 +263,7 @@ def _plan_at(
 
 
 def _room(
-    node: Node, free: int, slots: int, eligible: Eligible, gone: Container[Run]
+    node: Node, free: int, slots: int, row: Iterable[Row], gone: Container[Run]
 ) -> tuple[int, list[Run]] | None:
     """Cost (thousandths) and victims that make room for a replica on a node with `free` slots.
 
@@ -259,7 +271,7 @@ def _room(
     """
     cost = 0
     killed: list[Run] = []
-    for part, _, run in eligible.by_node().get(node.id, ()):
+    for part, _, run in row:
         if free >= slots:
             break
         own = node.runs.get(run, 0)
@@ -347,7 +359,7 @@ class _Search:
         return self.free.get(node, node.available)
 
     def _room(self, node: Node, slots: int) -> tuple[int, list[Run]] | None:
-        return _room(node, self._free(node), slots, self.eligible, self.victims)
+        return _room(node, self._free(node), slots, self.eligible.on(node), self.victims)
 
     def _evict(self, killed: list[Run]) -> list[Node]:
         """Count the slots of new victims as free; returns the nodes of the domain they were on."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Final
+
+from domain.runs import NOWHERE
 
 if TYPE_CHECKING:
     from domain.quota import Account
@@ -24,35 +27,59 @@ Entry = tuple[int, int, int, "Run"]
 The last loses least. Of equals it is the later job's. New attempts come last, which is cheap."""
 
 
+class Ordered:
+    """Entries in order; of some nothing stands any more but the gap, until there are too many."""
+
+    __slots__ = ("entries", "gaps")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.gaps = 0
+
+    def put(self, entry: Entry) -> None:
+        insort(self.entries, entry)
+
+    def took(self) -> None:
+        """One of the entries stands no more: to close the gap at once would move all behind it."""
+        self.gaps += 1
+        if 2 * self.gaps > len(self.entries):
+            self.entries[:] = [e for e in self.entries if stands(e)]
+            self.gaps = 0
+
+
 class Preemptible:
     """Started attempts of one type and tier, outside of reservations."""
 
-    __slots__ = ("_entry", "by_account", "entries", "held", "starting")
+    __slots__ = ("by_account", "held", "old", "ordered", "starting", "young")
 
     def __init__(self) -> None:
         self.starting: dict[Run, None] = {}
         """They do not run yet."""
-        self.entries: list[Entry] = []
-        """Those that run, in order."""
-        self.by_account: dict[Account, list[Entry]] = {}
+        self.young: dict[Run, None] = {}
+        """Those that run and were not asked for yet, as they began."""
+        self.old: dict[Run, None] = {}
+        """The others that run, as they began; they began before."""
+        self.ordered = Ordered()
+        """The old ones."""
+        self.by_account: dict[Account, Ordered] = {}
         """The same by account."""
         self.held: dict[Account, int] = {}
         """Thousandths of slots by account."""
-        self._entry: dict[Run, Entry] = {}
-        """The same by attempt, as they began to run."""
 
     def add(self, run: Run) -> None:
         self._hold(run, run.size)
         if run.running_ms:
-            self._put(run)
+            self.young[run] = None
         else:
             self.starting[run] = None
 
     def drop(self, run: Run) -> None:
         """Take the attempt out, if it is in."""
-        entry = self._entry.pop(run, None)
-        if entry is not None:
-            self._take(entry)
+        if run.place != NOWHERE:
+            self._take(run)
+            del self.old[run]
+        elif run in self.young:
+            del self.young[run]
         elif run in self.starting:
             del self.starting[run]
         else:
@@ -61,12 +88,19 @@ class Preemptible:
 
     def moved(self, run: Run) -> None:
         """What the attempt would lose counts from another moment, if it is in."""
-        entry = self._entry.get(run)
-        if entry is not None:
-            self._take(entry)
-            self._put(run)
+        if run.place != NOWHERE:
+            if run.place != -dearness_ms(run):
+                self._take(run)
+                self._put(run)
         elif run.running_ms and run in self.starting:
             del self.starting[run]
+            self.young[run] = None
+
+    def grow_old(self, at_ms: int) -> None:
+        """Those that began to run by then are asked for: they are put in order."""
+        for run in list(takewhile(lambda r: r.running_ms <= at_ms, self.young)):
+            del self.young[run]
+            self.old[run] = None
             self._put(run)
 
     def _hold(self, run: Run, more: int) -> None:
@@ -76,22 +110,28 @@ class Preemptible:
             self.held[account] = held
 
     def _put(self, run: Run) -> None:
-        entry = self._entry[run] = (-dearness_ms(run), run.job.number, run.part, run)
-        insort(self.entries, entry)
-        insort(self.by_account.setdefault(run.job.shape.queue.account, []), entry)
+        run.place = -dearness_ms(run)
+        entry = (run.place, run.job.number, run.part, run)
+        account = run.job.shape.queue.account
+        own = self.by_account.get(account)
+        if own is None:
+            own = self.by_account[account] = Ordered()
+        self.ordered.put(entry)
+        own.put(entry)
 
-    def _take(self, entry: Entry) -> None:
-        account = entry[3].job.shape.queue.account
+    def _take(self, run: Run) -> None:
+        run.place = NOWHERE
+        account = run.job.shape.queue.account
         own = self.by_account[account]
-        del self.entries[bisect_left(self.entries, entry)]
-        del own[bisect_left(own, entry)]
-        if not own:
+        self.ordered.took()
+        own.took()
+        if not own.entries:
             del self.by_account[account]
 
     def began_after(self, at_ms: int) -> int | None:
         """When the first of them that began to run after a moment did."""
         found: int | None = None
-        for run in reversed(self._entry):
+        for run in chain(reversed(self.young), reversed(self.old)):
             if run.running_ms <= at_ms:
                 break
             found = run.running_ms
@@ -99,10 +139,11 @@ class Preemptible:
 
     def __iter__(self) -> Iterator[Run]:
         yield from self.starting
-        yield from self._entry
+        yield from self.old
+        yield from self.young
 
     def __len__(self) -> int:
-        return len(self.starting) + len(self.entries)
+        return len(self.starting) + len(self.young) + len(self.old)
 
 
 def dearness_ms(run: Run) -> int:
@@ -112,12 +153,18 @@ def dearness_ms(run: Run) -> int:
     return run.job.shape.restore_ms - max(run.running_ms, run.checkpoint_ms)
 
 
+def stands(entry: Entry) -> bool:
+    """False once the attempt was taken out, or stands elsewhere."""
+    return entry[3].place == entry[0]
+
+
 def merged(lists: Iterable[list[Entry]]) -> Iterator[Entry]:
-    """All entries of lists that are in order, the last first. Some may be taken out meanwhile."""
+    """All entries that stand in lists in order, the last first. Lists may change meanwhile."""
     ends = sorted((entries[-1], entries, entries[-SOME:-1]) for entries in lists if entries)
     while ends:
         entry, entries, copied = ends.pop()
-        yield entry
+        if stands(entry):
+            yield entry
         if not copied:
             before = bisect_left(entries, entry)
             copied = entries[max(0, before - SOME) : before]

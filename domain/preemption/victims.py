@@ -9,7 +9,7 @@ from domain import estimates, ordering, promises
 from domain.policies.effects import PPM
 from domain.preemption import consolidation
 from domain.preemption.eviction import Candidates, Eligible, Plan, cost_of
-from domain.preemption.preemptible import dearness_ms, merged
+from domain.preemption.preemptible import dearness_ms, merged, stands
 from domain.runs import SURPLUS
 from domain.specs import TIERS
 
@@ -36,6 +36,7 @@ class Victims:
         self._cost = _weighed if self.cell.rulebook.weighs else cost_of
         self._since: dict[tuple[str, int], int] = {}
         self._owed: dict[str, dict[Account, int]] = {}
+        self._ranks: dict[tuple[Account | None, str, int], int] = {}
         self._any: dict[tuple[Account | None, str, int], bool] = {}
         self._any_borrower: dict[str, bool] = {}
         self._lower: dict[tuple[str, int, bool], Candidates] = {}
@@ -55,20 +56,27 @@ class Victims:
 
         Tiers that are not weaker than the strongest of them are not looked at.
         """
-        rank = -1
         strongest = min(s.tier for s in demand.shapes.values())
-        for need in demand.needs:
-            type_ = need.accelerator
-            if self.cell.preemptible.get((type_, SURPLUS)):
-                return len(TIERS)
-            within = demand.account.within_nominal(type_, demand.size)
-            if within and self._has_borrower(type_):
-                return len(TIERS)
-            for tier in range(len(TIERS) - 1, max(rank + 1, strongest), -1):
-                if self._has_old_enough(None if within else demand.account, type_, tier):
-                    rank = tier - 1
-                    break
+        return max(self._weakest(demand, need.accelerator, strongest) for need in demand.needs)
+
+    def _weakest(self, demand: Demand, accelerator: str, strongest: int) -> int:
+        within = demand.account.within_nominal(accelerator, demand.size)
+        key = (None if within else demand.account, accelerator, strongest)
+        rank = self._ranks.get(key)
+        if rank is None:
+            rank = self._ranks[key] = self._found_weakest(*key)
         return rank
+
+    def _found_weakest(self, account: Account | None, accelerator: str, strongest: int) -> int:
+        """With an account its own weaker tiers are all that there is, beside what has grown."""
+        if self.cell.preemptible.get((accelerator, SURPLUS)):
+            return len(TIERS)
+        if account is None and self._has_borrower(accelerator):
+            return len(TIERS)
+        for tier in range(len(TIERS) - 1, strongest, -1):
+            if self._has_old_enough(account, accelerator, tier):
+                return tier - 1
+        return -1
 
     def of(self, shape: Shape, job: Job, accelerator: str) -> Iterator[Candidates]:
         """Victims of a claim by its quota and tier, then those that the policy's order offers."""
@@ -263,7 +271,9 @@ class Victims:
         preemptible = self.cell.preemptible.get((accelerator, tier))
         if preemptible is None:
             return []
-        return preemptible.entries if account is None else preemptible.by_account.get(account, [])
+        self._since_ms(accelerator, tier)
+        ordered = preemptible.ordered if account is None else preemptible.by_account.get(account)
+        return ordered.entries if ordered is not None else []
 
     def _may_go(self, run: Run, since_ms: int) -> bool:
         if run.running_ms > since_ms or run.stop_by_ms:
@@ -271,13 +281,18 @@ class Victims:
         return not (self.cell.rulebook.protects and run.job.shape.ruling.protected)
 
     def _since_ms(self, accelerator: str, tier: int) -> int:
-        """Attempts that began to run after this have not had their minimum run time."""
+        """Attempts that began to run after this have not had their minimum run time.
+
+        The others stand in order from the first call on.
+        """
         key = (accelerator, tier)
         since = self._since.get(key)
         if since is None:
             min_run_ms = 1000 * self.cell.policy.min_run_s[tier] if tier != SURPLUS else 0
             since = self._since[key] = self.turn.header.now_ms - min_run_ms
-            young_ms = self.cell.preemptible[key].began_after(since)
+            preemptible = self.cell.preemptible[key]
+            preemptible.grow_old(since)
+            young_ms = preemptible.began_after(since)
             if young_ms is not None:  # a claim may have its victim from then on
                 self.cell.wake(young_ms + min_run_ms)
         return since
@@ -288,7 +303,7 @@ class Victims:
         if found is None:
             entries = self._entries(accelerator, tier, account)
             since = self._since_ms(accelerator, tier) if entries else 0
-            found = any(self._may_go(entry[3], since) for entry in entries)
+            found = any(stands(e) and self._may_go(e[3], since) for e in entries)
             self._any[key] = found
         return found
 

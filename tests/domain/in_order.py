@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from domain.cell import Cell
-from domain.runs import Run
+from domain.preemption.preemptible import stands
+from domain.runs import NOWHERE, Run
 
 
 def loses_from(run: Run) -> int:
@@ -30,14 +31,18 @@ def may_be_preempted_in_order(cell: Cell) -> None:
     assert kept.keys() == found.keys()
     for key, known in kept.items():
         runs = [r for r in found[key] if r.running_ms]
-        assert [r for *_, r in reversed(known.entries)] == runs
+        old = [r for r in runs if r not in known.young]
+        assert [e[3] for e in reversed(known.ordered.entries) if stands(e)] == old
+        assert {r for r in old if r.place == NOWHERE} == set()
+        assert known.old.keys() == set(old)
         assert known.starting.keys() == set(found[key]).difference(runs)
         owners = {r: r.job.shape.queue.account for r in found[key]}
         for account in owners.values():
             held = sum(r.size for r in found[key] if owners[r] is account)
             assert held == known.held.get(account, 0)
-            own = known.by_account.get(account, [])
-            assert [r for *_, r in reversed(own)] == [r for r in runs if owners[r] is account]
+            own = known.by_account[account].entries if account in known.by_account else []
+            standing = [e[3] for e in reversed(own) if stands(e)]
+            assert standing == [r for r in old if owners[r] is account]
         assert known.held.keys() | known.by_account.keys() <= set(owners.values())
         began = sorted(r.running_ms for r in runs)
         for at_ms in (0, *began):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -9,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.preemption import preemptible
-from domain.preemption.preemptible import Entry, merged
-from domain.runs import Run
+from domain.preemption.preemptible import Entry, merged, stands
+from domain.runs import NOWHERE, Run
 
-NOBODY = cast(Run, None)  # never compared: no two entries have the same job and part
+
+def entry_of(since: int, number: int) -> Entry:
+    """Of an attempt that stands there; runs are never compared: no two have the same number."""
+    return since, number, 0, cast(Run, SimpleNamespace(place=since))
 
 
 @pytest.mark.parametrize("some", [1, 2, 3, 100])
@@ -24,17 +28,22 @@ def test_what_is_not_taken_out_comes_once_and_in_order(some: int) -> None:
     def check(made: list[tuple[int, int]], gone: list[int]) -> None:
         lists: list[list[Entry]] = [[], [], []]
         for number, (which, since) in enumerate(made):
-            lists[which].append((since, number, 0, NOBODY))
+            lists[which].append(entry_of(since, number))
         for entries in lists:
             entries.sort(key=lambda e: e[:3])
         every = sorted((e for entries in lists for e in entries), key=lambda e: e[:3])
         found: list[Entry] = []
         taken: set[int] = set()
         for entry in merged(lists):
+            assert stands(entry)
             found.append(entry)
             number = gone.pop() if gone else -1
             for entries in lists:
-                entries[:] = [e for e in entries if e[1] != number]
+                for one in entries:
+                    if one[1] == number:
+                        one[3].place = NOWHERE
+                if number % 3:  # else a gap is left
+                    entries[:] = [e for e in entries if stands(e)]
             taken.add(number)
         come = [e[:3] for e in found]
         assert come == sorted(come, reverse=True)
