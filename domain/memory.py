@@ -13,9 +13,8 @@ SIZE: Final = 16
 """Bytes of a key."""
 
 
-def _key(kind: bytes, *parts: str) -> bytes:
-    text = kind + b"\0".join(part.encode() for part in parts)
-    return hashlib.blake2b(text, digest_size=SIZE).digest()
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=SIZE).digest()
 
 
 class Memory:
@@ -27,14 +26,14 @@ class Memory:
         """Sum of all keys, as part of the state's digest."""
 
     def knows_name(self, job: str) -> bool:
-        return _key(b"j", job) in self._since
+        return _key(f"j{job}") in self._since
 
     def remember_command(self, source: str, id_: str, now_ms: int) -> bool:
         """False if it is known already: then the time at which it came stays."""
-        return self._remember(_key(b"c", source, id_), now_ms)
+        return self._remember(_key(f"c{source}\0{id_}"), now_ms)
 
     def remember_name(self, job: str, now_ms: int) -> None:
-        self._remember(_key(b"j", job), now_ms)
+        self._remember(_key(f"j{job}"), now_ms)
 
     def _remember(self, key: bytes, now_ms: int) -> bool:
         if key in self._since:

@@ -79,7 +79,7 @@ Row = tuple[int, "Order", "Run"]
 class Eligible:
     """Attempts that may be preempted, with their cost in slot-seconds."""
 
-    __slots__ = ("_by_cost", "_by_node", "cost", "ordered", "rooms")
+    __slots__ = ("_by_cost", "_by_node", "_nodes", "_slots", "cost", "ordered", "rooms")
 
     def __init__(self, cost: dict[Run, int]) -> None:
         self.cost = cost
@@ -89,6 +89,8 @@ class Eligible:
         """By need with rules: the nodes of each domain, the cheapest first."""
         self._by_cost: list[Run] | None = None
         self._by_node: dict[str, list[Row]] | None = None
+        self._slots: dict[str, int] = {}
+        self._nodes: list[Node] | None = None
 
     def by_cost(self) -> list[Run]:
         """Cheapest first."""
@@ -105,14 +107,33 @@ class Eligible:
         found = self._by_node
         if found is None:
             found = self._by_node = {}
+            slots = self._slots
             for run, cost in self.cost.items():
-                part = cost * 1000 // max(1, run.slots)
-                for placed in run.nodes:
-                    found.setdefault(placed[0], []).append((part, run.order, run))
+                row = (cost * 1000 // max(1, run.slots), run.order, run)
+                slots_of = run.job.shape.slots_of
+                for id_, replicas, group, _ in run.nodes:
+                    rows = found.get(id_)
+                    if rows is None:
+                        found[id_] = [row]
+                    else:
+                        rows.append(row)
+                    slots[id_] = slots.get(id_, 0) + replicas * slots_of[group]
             for runs in found.values():
                 if len(runs) > 1:
                     runs.sort(key=lambda r: r[:2])
         return found
+
+    def slots_on(self, node: Node) -> int:
+        """No more than so many may become free there."""
+        self.by_node()
+        return self._slots.get(node.id, 0)
+
+    def nodes(self, turn: Turn) -> list[Node]:
+        """Those that would take new work and have attempts that may be evicted."""
+        if self._nodes is None:
+            known = (turn.cell.nodes[id_] for id_ in self.by_node())
+            self._nodes = [node for node in known if node.schedulable]
+        return self._nodes
 
 
 class Candidates:
@@ -170,9 +191,13 @@ def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
         if wanted.within is None or domain is wanted.within:
             evictable.setdefault(domain, []).append(node)
     plans = []
+    slots = sum(count * each for count, each, _ in wanted.groups)
     for domain in sorted(evictable, key=lambda d: d.path):
-        turn.work -= 1 + len(evictable[domain]) // NODES_A_UNIT
-        plans.append(_Search(turn, domain, classes, evictable[domain], eligible).plan(wanted))
+        nodes = evictable[domain]
+        turn.work -= 1 + len(nodes) // NODES_A_UNIT
+        free = sum(domain.free.get(id_, 0) for id_ in classes)
+        if free + sum(eligible.slots_on(node) for node in nodes) >= slots:
+            plans.append(_Search(turn, domain, classes, nodes, eligible).plan(wanted))
     return cheapest(plans)
 
 
@@ -187,10 +212,7 @@ def cheapest(plans: Iterable[Plan | None]) -> Plan | None:
 
 
 def _evictable(turn: Turn, classes: set[int], eligible: Eligible) -> list[Node]:
-    """Nodes that would take new work and have attempts that may be evicted."""
-    nodes = turn.cell.nodes
-    found = [nodes[id_] for id_ in eligible.by_node()]
-    return [n for n in found if n.class_.id in classes and n.schedulable]
+    return [node for node in eligible.nodes(turn) if node.class_.id in classes]
 
 
 def domain_of(node: Node, level: int) -> Domain:
