@@ -239,7 +239,7 @@ class Cell:
         self._shown.clear()
         self._touched.clear()
         self._gone.clear()
-        self._commands.clear()  # few are asked for after the round, and would have to be kept
+        self._commands.clear()  # of few it is asked again what they were; they are parsed again
         self._splits.clear()
         return changes
 

@@ -18,6 +18,7 @@ SURPLUS: Final = len(TIERS)
 """Rank of what an elastic attempt has grown by: weaker than every tier."""
 
 NOWHERE: Final = -(1 << 62)
+"""Place of an attempt that is not in order with others."""
 
 Order = tuple[int, int]
 """(number of the job, part)"""

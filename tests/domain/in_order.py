@@ -35,6 +35,9 @@ def may_be_preempted_in_order(cell: Cell) -> None:
         assert [e[3] for e in reversed(known.ordered.entries) if stands(e)] == old
         assert {r for r in old if r.place == NOWHERE} == set()
         assert known.old.keys() == set(old)
+        for ordered in (known.ordered, *known.by_account.values()):
+            gaps = sum(not stands(e) for e in ordered.entries)
+            assert ordered.gaps == gaps <= len(ordered.entries) // 2
         assert known.starting.keys() == set(found[key]).difference(runs)
         owners = {r: r.job.shape.queue.account for r in found[key]}
         for account in owners.values():
