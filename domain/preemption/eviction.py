@@ -110,14 +110,9 @@ class Eligible:
             slots = self._slots
             for run, cost in self.cost.items():
                 row = (cost * 1000 // max(1, run.slots), run.order, run)
-                slots_of = run.job.shape.slots_of
-                for id_, replicas, group, _ in run.nodes:
-                    rows = found.get(id_)
-                    if rows is None:
-                        found[id_] = [row]
-                    else:
-                        rows.append(row)
-                    slots[id_] = slots.get(id_, 0) + replicas * slots_of[group]
+                for id_, own in run.slots_by_node().items():
+                    found.setdefault(id_, []).append(row)
+                    slots[id_] = slots.get(id_, 0) + own
             for runs in found.values():
                 if len(runs) > 1:
                     runs.sort(key=lambda r: r[:2])

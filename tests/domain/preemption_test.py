@@ -123,6 +123,17 @@ def test_borrowers_below_one_parent_do_not_reclaim_from_each_other() -> None:
         assert held == [jobs[0].job, jobs[1].job]
 
 
+def test_a_victim_of_two_groups_on_a_node_counts_once() -> None:
+    """It holds 2 slots there: with the one that is free they are no 4."""
+    world = tree(account("org", quota(8), parent=None), account("a", quota(8)), nodes=1)
+    settle(world, job("stays", queue="a", slots=5, preemptible=False), most=0)
+    groups = tuple(specs.ReplicaGroup(name=name, slots=1) for name in ("x", "y"))
+    settle(world, job("victim", queue="a", groups=groups, tier=specs.Tier.BASIC), most=0)
+    settle(world, job("claim", queue="a", slots=4), most=0)
+    assert len(settle(world, job("less", queue="a", slots=3), most=1)) == 1
+    assert {j.id for j in world.cell.jobs.values() if j.run} == {"stays", "less"}
+
+
 def test_a_stronger_tier_takes_the_cheapest_and_not_the_first_name() -> None:
     """Within its own nominal; what has lost least goes, though its name and queue come last."""
     world = tree(account("org", parent=None), account("a", quota(16)), account("b", quota(8)))
