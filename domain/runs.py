@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SURPLUS: Final = len(TIERS)
 """Rank of what an elastic attempt has grown by: weaker than every tier."""
 
-NOWHERE: Final = -(1 << 62)
+UNORDERED: Final = -(1 << 62)
 """Place of an attempt that is not in order with others."""
 
 Order = tuple[int, int]
@@ -88,7 +88,7 @@ class Run:
         self.reported: frozenset[str] = frozenset()
         """Nodes whose agents reported the end of their part."""
         self.reservation: Reservation | None = None
-        self.place = NOWHERE
+        self.place = UNORDERED
         """Among those that may be preempted, once they are put in order."""
 
     @property

@@ -71,7 +71,6 @@ class Plan(NamedTuple):
 Room = tuple[int, int, int, "Node"]
 """(cost of a replica's room in thousandths, free slots, index of the node, node)"""
 
-
 Row = tuple[int, "Order", "Run"]
 """(cost of a slot in thousandths, number of the job, attempt)"""
 
@@ -123,12 +122,12 @@ class Eligible:
         self.by_node()
         return self._slots.get(node.id, 0)
 
-    def nodes(self, turn: Turn) -> list[Node]:
-        """Those that would take new work and have attempts that may be evicted."""
+    def nodes(self, turn: Turn, classes: set[int]) -> list[Node]:
+        """Those of the classes that would take new work and have attempts that may be evicted."""
         if self._nodes is None:
             known = (turn.cell.nodes[id_] for id_ in self.by_node())
             self._nodes = [node for node in known if node.schedulable]
-        return self._nodes
+        return [node for node in self._nodes if node.class_.id in classes]
 
 
 class Candidates:
@@ -181,7 +180,7 @@ def plan(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
     classes = {c.id for c in wanted.classes}
     level = min(wanted.level, RACK)
     evictable: dict[Domain, list[Node]] = {}
-    for node in _evictable(turn, classes, eligible):
+    for node in eligible.nodes(turn, classes):
         domain = domain_of(node, level)
         if wanted.within is None or domain is wanted.within:
             evictable.setdefault(domain, []).append(node)
@@ -204,10 +203,6 @@ def cheapest(plans: Iterable[Plan | None]) -> Plan | None:
     found.sort(key=lambda p: (p.cost, len(p.runs), p.domain.path))
     second = found[1].cost if len(found) > 1 else None
     return found[0]._replace(candidates=len(found), runner_up_cost=second)
-
-
-def _evictable(turn: Turn, classes: set[int], eligible: Eligible) -> list[Node]:
-    return [node for node in eligible.nodes(turn) if node.class_.id in classes]
 
 
 def domain_of(node: Node, level: int) -> Domain:
@@ -236,8 +231,7 @@ def _plan_one(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
     key = (slots, *sorted(classes))
     heap = eligible.rooms.get(key)
     if heap is None:
-        rows = eligible.by_node()
-        nodes = dict.fromkeys(_evictable(turn, classes, eligible))
+        nodes = dict.fromkeys(eligible.nodes(turn, classes))
         for class_ in wanted.classes:
             for k in range(slots, class_.slots + 1):
                 free = turn.cell.fabric.smallest(class_, k)
@@ -246,7 +240,7 @@ def _plan_one(turn: Turn, wanted: Wanted, eligible: Eligible) -> Plan | None:
         turn.work -= 1 + len(nodes) // NODES_A_UNIT
         heap = []
         for node in nodes:
-            room = _room(node, node.available, slots, rows.get(node.id, ()), ())
+            room = _room(node, node.available, slots, eligible.on(node), ())
             if room is not None:
                 heap.append((room[0], node.available, node.index, node))
         heapify(heap)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Final
 
-from domain.runs import NOWHERE
+from domain.runs import UNORDERED
 
 if TYPE_CHECKING:
     from domain.quota import Account
@@ -75,7 +75,7 @@ class Preemptible:
 
     def drop(self, run: Run) -> None:
         """Take the attempt out, if it is in."""
-        if run.place != NOWHERE:
+        if run.place != UNORDERED:
             self._take(run)
             del self.old[run]
         elif run in self.young:
@@ -88,7 +88,7 @@ class Preemptible:
 
     def moved(self, run: Run) -> None:
         """What the attempt would lose counts from another moment, if it is in."""
-        if run.place != NOWHERE:
+        if run.place != UNORDERED:
             if run.place != -dearness_ms(run):
                 self._take(run)
                 self._put(run)
@@ -120,7 +120,7 @@ class Preemptible:
         own.put(entry)
 
     def _take(self, run: Run) -> None:
-        run.place = NOWHERE
+        run.place = UNORDERED
         account = run.job.shape.queue.account
         own = self.by_account[account]
         self.ordered.took()

@@ -97,9 +97,8 @@ class _Search:
         self.turn.work -= 1 + number // NODES_A_UNIT
         nodes = self.nodes[:number]
         rooms = {node.id: Room(node, node.available) for node in nodes}
-        rows = self.eligible.by_node()
         gone = dict.fromkeys(
-            run for node in nodes for _, _, run in rows.get(node.id, ()) if not run.stop_by_ms
+            run for node in nodes for _, _, run in self.eligible.on(node) if not run.stop_by_ms
         )
         for run in gone:
             for place in _places(run, rooms):

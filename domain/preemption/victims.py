@@ -9,7 +9,7 @@ from domain import estimates, ordering, promises
 from domain.policies.effects import PPM
 from domain.preemption import consolidation
 from domain.preemption.eviction import Candidates, Eligible, Plan, cost_of
-from domain.preemption.preemptible import dearness_ms, merged, stands
+from domain.preemption.preemptible import dearness_ms, merged
 from domain.runs import SURPLUS
 from domain.specs import TIERS
 
@@ -38,7 +38,6 @@ class Victims:
         self._owed: dict[str, dict[Account, int]] = {}
         self._ranks: dict[tuple[Account | None, str, int], int] = {}
         self._any: dict[tuple[Account | None, str, int], bool] = {}
-        self._any_borrower: dict[str, bool] = {}
         self._lower: dict[tuple[str, int, bool], Candidates] = {}
         self._own_lower: dict[tuple[Account, str, int], Candidates] = {}
         self._services: dict[tuple[Account, str, int], list[tuple[int, Run]]] = {}
@@ -133,7 +132,7 @@ class Victims:
         lists = self._known(accelerator, range(tier + 1, SURPLUS + 1))
         for account in owing:
             lists += self._known(accelerator, range(1, tier + 1), account)
-        for run in self._old_of(accelerator, lists):
+        for run in self._old_of(lists):
             account = run.job.shape.queue.account
             borrows = account in owing
             if borrows:
@@ -152,16 +151,11 @@ class Victims:
         return found
 
     def _has_borrower(self, accelerator: str) -> bool:
-        found = self._any_borrower.get(accelerator)
-        if found is None:
-            tiers = range(1, SURPLUS + 1)
-            found = any(
-                self._has_old_enough(account, accelerator, tier)
-                for account in self._owing(accelerator)
-                for tier in tiers
-            )
-            self._any_borrower[accelerator] = found
-        return found
+        return any(
+            self._has_old_enough(account, accelerator, tier)
+            for account in self._owing(accelerator)
+            for tier in range(1, SURPLUS + 1)
+        )
 
     def _lower_of(self, account: Account, tier: int, accelerator: str) -> Candidates:
         """Weaker tiers of an account, and what elastic attempts of any have grown by.
@@ -184,7 +178,7 @@ class Victims:
 
     def _weaker_of(self, account: Account, tier: int, accelerator: str) -> Iterator[Run]:
         own = self._known(accelerator, range(tier + 1, len(TIERS)), account)
-        for run in self._old_of(accelerator, own + self._known(accelerator, (SURPLUS,))):
+        for run in self._old_of(own + self._known(accelerator, (SURPLUS,))):
             if not promises.spared(self.cell, run):
                 yield run
 
@@ -251,21 +245,16 @@ class Victims:
         self, accelerator: str, tiers: Iterable[int], account: Account | None = None
     ) -> Iterator[Run]:
         """Attempts, of an account or of all, that have had their minimum run time, in order."""
-        return self._old_of(accelerator, self._known(accelerator, tiers, account))
+        return self._old_of(self._known(accelerator, tiers, account))
 
-    def _old_of(self, accelerator: str, lists: list[list[Entry]]) -> Iterator[Run]:
-        since = {e[-1][3].tier: self._since_ms(accelerator, e[-1][3].tier) for e in lists}
-        for entry in merged(lists):
-            run = entry[3]
-            if self._may_go(run, since[run.tier]):
-                yield run
+    def _old_of(self, lists: list[list[Entry]]) -> Iterator[Run]:
+        return (entry[3] for entry in merged(lists) if self._may_go(entry[3]))
 
     def _known(
         self, accelerator: str, tiers: Iterable[int], account: Account | None = None
     ) -> list[list[Entry]]:
-        """By tier those that run, if there are any."""
-        found = [self._entries(accelerator, tier, account) for tier in tiers]
-        return [entries for entries in found if entries]
+        """By tier those in order: all that have had their minimum run time are."""
+        return [self._entries(accelerator, tier, account) for tier in tiers]
 
     def _entries(self, accelerator: str, tier: int, account: Account | None) -> list[Entry]:
         preemptible = self.cell.preemptible.get((accelerator, tier))
@@ -275,8 +264,8 @@ class Victims:
         ordered = preemptible.ordered if account is None else preemptible.by_account.get(account)
         return ordered.entries if ordered is not None else []
 
-    def _may_go(self, run: Run, since_ms: int) -> bool:
-        if run.running_ms > since_ms or run.stop_by_ms:
+    def _may_go(self, run: Run) -> bool:
+        if run.running_ms > self._since_ms(run.accelerator, run.tier) or run.stop_by_ms:
             return False
         return not (self.cell.rulebook.protects and run.job.shape.ruling.protected)
 
@@ -301,9 +290,7 @@ class Victims:
         key = (account, accelerator, tier)
         found = self._any.get(key)
         if found is None:
-            entries = self._entries(accelerator, tier, account)
-            since = self._since_ms(accelerator, tier) if entries else 0
-            found = any(stands(e) and self._may_go(e[3], since) for e in entries)
+            found = any(True for _ in self._old_enough(accelerator, (tier,), account))
             self._any[key] = found
         return found
 

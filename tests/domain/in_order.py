@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from domain.cell import Cell
 from domain.preemption.preemptible import stands
-from domain.runs import NOWHERE, Run
+from domain.runs import UNORDERED, Run
 
 
 def loses_from(run: Run) -> int:
@@ -33,7 +33,7 @@ def may_be_preempted_in_order(cell: Cell) -> None:
         runs = [r for r in found[key] if r.running_ms]
         old = [r for r in runs if r not in known.young]
         assert [e[3] for e in reversed(known.ordered.entries) if stands(e)] == old
-        assert {r for r in old if r.place == NOWHERE} == set()
+        assert {r for r in old if r.place == UNORDERED} == set()
         assert known.old.keys() == set(old)
         for ordered in (known.ordered, *known.by_account.values()):
             gaps = sum(not stands(e) for e in ordered.entries)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from domain.preemption import preemptible
 from domain.preemption.preemptible import Entry, merged, stands
-from domain.runs import NOWHERE, Run
+from domain.runs import UNORDERED, Run
 
 
 def entry_of(since: int, number: int) -> Entry:
@@ -41,7 +41,7 @@ def test_what_is_not_taken_out_comes_once_and_in_order(some: int) -> None:
             for entries in lists:
                 for one in entries:
                     if one[1] == number:
-                        one[3].place = NOWHERE
+                        one[3].place = UNORDERED
                 if number % 3:  # else a gap is left
                     entries[:] = [e for e in entries if stands(e)]
             taken.add(number)

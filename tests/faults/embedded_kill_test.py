@@ -20,6 +20,7 @@ from domain.ports import Message
 from streams.envelope import structured
 from streams.replay import verify
 from tests import hostile
+from tests.faults.history import originals
 from tests.streams.cells import NAME, START_MS, Site, submit, world
 
 COMMANDS = 600
@@ -56,8 +57,7 @@ def _outcomes(rounds: list[Round]) -> Counter[str]:
     """By command id: how often it had an outcome that is not `same as before`."""
     found: Counter[str] = Counter()
     for round in rounds:
-        repeated = set(round.duplicates)
-        found.update(c.id for i, c in enumerate(round.commands) if i not in repeated)
+        found.update(c.id for c in originals(round))
     return found
 
 

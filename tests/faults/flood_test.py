@@ -21,6 +21,7 @@ from streams.kafka_clients import Connected, make_producer, send_all
 from streams.keys import KeyRing
 from streams.reader import LedgerReader
 from streams.topics import create_topics, topic
+from tests.faults.history import originals
 from tests.faults.supervised import Supervised
 from tests.system.command_file import capacity, submission
 
@@ -64,9 +65,7 @@ async def _decided(bootstrap: str, cell: str, ring: KeyRing, amount: int) -> lis
     found: list[tuple[str, str]] = []
     async with asyncio.timeout(WITHIN_S), KafkaLog(bootstrap, cell) as log:
         async for believed in LedgerReader(log, cell, ring).follow():
-            round = believed.round
-            again = set(round.duplicates)
-            found += [(c.source, c.id) for n, c in enumerate(round.commands) if n not in again]
+            found += [(c.source, c.id) for c in originals(believed.round)]
             if len(found) >= amount:
                 break
     return found

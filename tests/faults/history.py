@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from domain.cell import Cell
 from domain.evolve import evolve
-from domain.ledger import Head, Round
+from domain.ledger import Accepted, Head, Round
 from projections.reading import bare
 from projections.rows import project
 from streams.reader import Believed
@@ -46,6 +46,12 @@ class Op(Struct):
         return self.result in ("ok", "absent") and self.round < self.min_round
 
 
+def originals(round: Round) -> list[Accepted]:
+    """The round's commands that are no copies of others that were decided."""
+    copies = set(round.duplicates)
+    return [command for n, command in enumerate(round.commands) if n not in copies]
+
+
 class Truth:
     """What the believed rounds say of commands and of jobs."""
 
@@ -58,10 +64,7 @@ class Truth:
         self._cell = Cell(cell)
 
     def follow(self, round: Round, head: Head) -> None:
-        copies = set(round.duplicates)
-        for n, command in enumerate(round.commands):
-            if command.source == SOURCE and n not in copies:
-                self.decided[command.id] += 1
+        self.decided.update(c.id for c in originals(round) if c.source == SOURCE)
         for row in project(self._cell, round, head, evolve(self._cell, round, head)):
             if row.table == "outcomes" and row.key[1] == SOURCE and row.values is not None:
                 self.outcomes[str(row.key[2])] = row.values

@@ -26,6 +26,7 @@ from streams.envelope import structured
 from streams.kafka import KafkaCommandSink
 from streams.keys import FileSigner, KeyRing
 from streams.topics import create_topics
+from tests.faults.history import originals
 from tests.faults.supervised import Supervised
 from tests.faults.watch import Watch
 from tests.system.command_file import capacity, submission
@@ -152,8 +153,7 @@ class Pair:
         """How often each command was decided, but for copies of it."""
         found: Counter[str] = Counter()
         for one in self.watch.believed:
-            copies = set(one.round.duplicates)
-            found.update(c.id for n, c in enumerate(one.round.commands) if n not in copies)
+            found.update(c.id for c in originals(one.round))
         return found
 
     def _refused(self, name: str) -> int:

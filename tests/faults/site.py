@@ -33,7 +33,7 @@ from streams.keys import FileSigner, KeyRing
 from streams.topics import create_topics
 from tests.faults.checks import Place, answered_otherwise
 from tests.faults.client import Client
-from tests.faults.history import Op, check, truth
+from tests.faults.history import Op, check, originals, truth
 from tests.faults.pair import settled
 from tests.faults.supervised import Supervised
 from tests.faults.watch import Watch
@@ -296,12 +296,7 @@ class Site:
     def _decided(self, source: str) -> Counter[str]:
         found: Counter[str] = Counter()
         for one in self.watch.believed:
-            copies = set(one.round.duplicates)
-            found.update(
-                c.id
-                for n, c in enumerate(one.round.commands)
-                if c.source == source and n not in copies
-            )
+            found.update(c.id for c in originals(one.round) if c.source == source)
         return found
 
     def _undecided(self) -> int:
