@@ -248,7 +248,9 @@ class Victims:
         return self._old_of(self._known(accelerator, tiers, account))
 
     def _old_of(self, lists: list[list[Entry]]) -> Iterator[Run]:
-        return (entry[3] for entry in merged(lists) if self._may_go(entry[3]))
+        for entry in merged(lists):  # a generator expression would be a list on machine code
+            if self._may_go(entry[3]):
+                yield entry[3]
 
     def _known(
         self, accelerator: str, tiers: Iterable[int], account: Account | None = None
