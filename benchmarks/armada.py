@@ -24,7 +24,7 @@ from domain.facts import AttemptStarted
 from domain.ledger import Round
 from domain.specs import FabricPath, Queue, Quota
 from streams.agent import Work
-from streams.rounds import YOUNG_ONLY
+from streams.heap import YOUNG_ONLY
 from streams.scenario import Arrival, Scenario, checked_shape, submission
 from streams.simulate import Simulation
 

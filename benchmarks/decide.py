@@ -23,7 +23,8 @@ from domain.facts import AttemptGrown, AttemptShrinking, AttemptStarted, Attempt
 from domain.ledger import ENGINE, Accepted, Head, Header, Round, Signer, canonical, seal
 from domain.specs import FabricPath
 from streams.decider import Settings
-from streams.rounds import YOUNG_ONLY, Sweep
+from streams.heap import YOUNG_ONLY, use_huge_pages
+from streams.rounds import Sweep
 
 SIZES = ((1, 1, 50), (1, 2, 20), (1, 4, 12), (1, 8, 12), (2, 8, 3), (4, 8, 2), (16, 8, 1))
 """(replicas, slots, weight) of the jobs: mostly small ones, some gangs up to 128 slots."""
@@ -248,7 +249,9 @@ def measure(args: argparse.Namespace, shapes: int) -> dict[str, Any]:
     figures = bench.set_up(args.pending)
     bench.add_nodes()
     gc.collect()  # what set-up left behind is not a round's
+    use_huge_pages()  # as a worker does, now and then
     figures["cold_fill"] = bench.fill()
+    use_huge_pages()
     bench.facts.clear()
     figures["steady"] = bench.steady(args.rounds, args.ends)
     figures["steady"]["facts"] = dict(sorted(bench.facts.items()))

@@ -24,7 +24,7 @@ from domain.policies.effects import PPM
 from domain.policies.live import Live, Scoped, live_rule
 from domain.policies.rulebook import masks
 from domain.policies.validation import trees_of
-from streams.rounds import YOUNG_ONLY
+from streams.heap import YOUNG_ONLY
 
 CONDITIONS = (
     "job.tier == '{tier}' && job.slots >= {slots}",

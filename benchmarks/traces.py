@@ -16,7 +16,7 @@ from benchmarks.keys import Ed25519
 from domain.commands import SetPolicy
 from domain.specs import PolicyParameters
 from streams import traces
-from streams.rounds import YOUNG_ONLY
+from streams.heap import YOUNG_ONLY
 from streams.scenario import Arrival, Scenario, arrival
 from streams.simulate import Simulation
 

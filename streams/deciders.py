@@ -7,24 +7,22 @@ some over when a process comes or goes.
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Sequence
 
 from streams.election import Election, session_ms
 from streams.ending import end
 from streams.faust_app import Worker, check, decide
-from streams.rounds import YOUNG_ONLY
+from streams.heap import tended
 
 
 async def run_deciders(workers: Sequence[Worker]) -> None:
     """Stand for all cells until cancelled. What ends the decider of one cell is raised, and ends
     the others here: another process, or this one when it is started again, goes on with them."""
-    gc.set_threshold(*YOUNG_ONLY)
     for worker in workers:
         await check(worker)
     bootstrap = workers[0].bootstrap
     cells = [worker.cell for worker in workers]
-    async with Election(bootstrap, cells, await session_ms(bootstrap)) as election:
+    async with tended(), Election(bootstrap, cells, await session_ms(bootstrap)) as election:
         tasks = [asyncio.create_task(decide(worker, election)) for worker in workers]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -12,7 +12,6 @@ lose nor double anything owns its consumer and producer (docs/adr/0002-intake.md
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -29,13 +28,14 @@ from domain.ports import Clock, Snapshots
 from streams.decider import Decider, Settings
 from streams.dispatcher import dispatch
 from streams.election import Election, session_ms
+from streams.heap import tended
 from streams.identity import Identity
 from streams.kafka import KafkaInbox, KafkaLog
 from streams.kafka_dispatch import KafkaDispatch
 from streams.kafka_intake import take_in
 from streams.project import Projection, Projector
 from streams.remembered import RememberedHead
-from streams.rounds import YOUNG_ONLY, Place
+from streams.rounds import Place
 from streams.standby import stand_by
 from streams.topics import RECORD_BYTES, WrongTopics, check_topics, topic
 
@@ -213,11 +213,14 @@ async def run_worker(worker: Worker) -> None:
     """Play the roles until cancelled. Raises WrongTopics before anything is started, and what
     made a role fail.
 
-    The process should do nothing else: its garbage collector is told to look at young objects
-    only, since a look at the whole of a cell's state would hold up rounds for long.
+    The process should do nothing else: its memory is tended for a cell.
     """
-    gc.set_threshold(*YOUNG_ONLY)
     await check(worker)
+    async with tended():
+        await _play(worker)
+
+
+async def _play(worker: Worker) -> None:
     failed: Failed = asyncio.get_running_loop().create_future()
     app = build_app(worker, failed)
     starting = asyncio.create_task(app.start())

@@ -18,10 +18,6 @@ OVERHEAD: Final = 300
 MAX_BISECTED: Final = 200_000
 """Jobs of a cell that is still copied to find out which command it trips over."""
 
-YOUNG_ONLY: Final = (100_000, 10, 100_000)
-"""Thresholds of the garbage collector for a process that decides: a look at the whole of a cell's
-state would hold up rounds for long."""
-
 SWEEP_AFTER: Final = 2000
 """Commands and facts of the rounds after which their objects are searched for cycles."""
 
