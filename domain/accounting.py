@@ -26,7 +26,7 @@ free            idle otherwise
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from domain.jobs import Job
 from domain.nodes import Node
@@ -67,7 +67,17 @@ PREEMPTED: Final = ("preempted", "drained", "reservation_ended")
 class Book:
     """Totals of one owner on one accelerator type, by use."""
 
-    __slots__ = ("accelerator", "id", "in_pieces", "mark", "owner", "rates", "settled", "since_ms")
+    __slots__ = (
+        "_entries",
+        "accelerator",
+        "id",
+        "in_pieces",
+        "mark",
+        "owner",
+        "rates",
+        "settled",
+        "since_ms",
+    )
     kind = "book"
 
     def __init__(self, owner: str, accelerator: str, now_ms: int) -> None:
@@ -79,6 +89,7 @@ class Book:
         self.settled = [0] * len(Use)
         """Thousandths of slots x milliseconds, up to `since_ms`."""
         self.since_ms = now_ms
+        self._entries: dict[tuple[Use, int], Entry] = {}
         self.in_pieces = False
         """What is idle counts as fragmented, not as free."""
         self.mark = 0
@@ -86,6 +97,14 @@ class Book:
     def state(self) -> tuple[object, ...]:
         # As text: over years these outgrow the 64 bits of the packed form.
         return (self.owner, self.accelerator, self.since_ms, [str(n) for n in self.settled])
+
+    def entry(self, use: Use, amount: int) -> Entry:
+        """Equal ones are one object: as many jobs have the same."""
+        key = (use, amount)
+        found = self._entries.get(key)
+        if found is None:
+            found = self._entries[key] = Entry(self, use, amount)
+        return found
 
     def totals(self, now_ms: int) -> list[int]:
         """By use, thousandths of slots x milliseconds up to a moment that is not before the last
@@ -119,8 +138,12 @@ class Book:
             self.since_ms = now_ms
 
 
-Entry = tuple[Book, Use, int]
-"""What an entity has in the books: so many thousandths of slots in one use."""
+class Entry(NamedTuple):
+    """What an entity has in the books: so many thousandths of slots in one use."""
+
+    book: Book
+    use: Use
+    amount: int
 
 
 def book(cell: Cell, owner: str, accelerator: str) -> Book:
@@ -138,7 +161,7 @@ def bring(cell: Cell, entity: Entity, gone: bool) -> None:
     """Bring to book what the entity holds now; nothing changes if it holds what it did."""
     before = entity.booked
     after = None if gone else _entry(cell, entity)
-    if before == after:
+    if before is after:
         return
     if before is not None:
         _add(cell, before, -1)
@@ -148,9 +171,8 @@ def bring(cell: Cell, entity: Entity, gone: bool) -> None:
 
 
 def _add(cell: Cell, entry: Entry, by: int) -> None:
-    where, use, amount = entry
-    where.add(use, by * amount, cell.now_ms)
-    cell.touch(where)
+    entry.book.add(entry.use, by * entry.amount, cell.now_ms)
+    cell.touch(entry.book)
 
 
 def _entry(cell: Cell, entity: Entity) -> Entry | None:
@@ -168,7 +190,7 @@ def _of_run(cell: Cell, run: Run) -> Entry:
     else:
         use = Use.PRODUCTIVE if run.running_ms else Use.OVERHEAD
         held = run.size + sum(part.size for part in run.job.parts.values())
-    return book(cell, shape.queue.account.id, run.accelerator), use, held
+    return book(cell, shape.queue.account.id, run.accelerator).entry(use, held)
 
 
 def _of_node(cell: Cell, node: Node) -> Entry:
@@ -180,7 +202,7 @@ def _of_node(cell: Cell, node: Node) -> Entry:
         use = Use.DRAINING
     else:
         use = Use.FREE
-    return book(cell, NOBODY, node.spec.accelerator), use, whole + rest
+    return book(cell, NOBODY, node.spec.accelerator).entry(use, whole + rest)
 
 
 def _of_reservation(cell: Cell, reservation: Reservation) -> Entry:
@@ -188,7 +210,7 @@ def _of_reservation(cell: Cell, reservation: Reservation) -> Entry:
     idle = sum(reservation.nodes.values()) - sum(reservation.missing.values())
     idle -= sum(reservation.used.values())
     use = Use.RESERVED_IDLE if reservation.active else Use.CLAIMED
-    return book(cell, spec.account, spec.accelerator), use, MILLI * idle
+    return book(cell, spec.account, spec.accelerator).entry(use, MILLI * idle)
 
 
 def told(cell: Cell, shape: Shape) -> None:

@@ -407,8 +407,7 @@ class Cell:
         shape.demand = demand
         if spec.reservation is None:
             promises.enlist(self, shape)
-        demand.shapes[shape.id] = shape
-        demand.told = None
+        demand.enter(shape)
         if shape.ripens:
             self.fallback_shapes[shape.id] = shape
 
@@ -445,7 +444,7 @@ class Cell:
 
     def _leave_demand(self, shape: Shape) -> None:
         demand = shape.demand
-        del demand.shapes[shape.id]
+        demand.leave(shape)
         if not demand.shapes:
             del self.demands[demand.key]
             for need in demand.needs:

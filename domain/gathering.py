@@ -71,6 +71,8 @@ class Gathering:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.kept: dict[Demand, Kept] = {}
+        self._fit: dict[int, bool] = {}
+        """By need: does it fit on what is hidden now?"""
         self._waiting = candidates(cell)
         self._waiting.reverse()
 
@@ -83,6 +85,7 @@ class Gathering:
         return began
 
     def hide(self, demand: Demand) -> None:
+        self._fit.clear()
         need, account = demand.needs[0], demand.account
         type_ = need.accelerator
         available = account.available(type_)
@@ -96,6 +99,7 @@ class Gathering:
 
     def show(self, demand: Demand) -> None:
         """Let the gang see what was hidden for it."""
+        self._fit.clear()
         kept = self.kept.pop(demand)
         demand.account.charge(demand.needs[0].accelerator, -kept.quota)
         for node in kept.nodes:
@@ -112,19 +116,23 @@ class Gathering:
             return blocked
         if demand in self.kept:
             return Blocked(REASON, blocked.needed_milli, blocked.available_milli)
-        if any(self._fits(need) for need in demand.needs):
-            return Blocked(BEHIND, blocked.needed_milli, blocked.available_milli)
+        for need in demand.needs:
+            if self._fits(need):
+                return Blocked(BEHIND, blocked.needed_milli, blocked.available_milli)
         return blocked
 
     def _fits(self, need: Need) -> bool:
         """True iff some replica of the need would fit on what is hidden."""
-        slots = min(g.slots for g in need.groups)
-        ids = {c.id for c in need.classes(self.cell)} if self.kept else ()
-        return any(
-            node.class_.id in ids and node.class_.slots - node.used >= slots
-            for kept in self.kept.values()
-            for node in kept.nodes
-        )
+        found = self._fit.get(need.id)
+        if found is None:
+            slots = min(g.slots for g in need.groups)
+            ids = {c.id for c in need.classes(self.cell)} if self.kept else ()
+            found = self._fit[need.id] = any(
+                node.class_.id in ids and node.class_.slots - node.used >= slots
+                for kept in self.kept.values()
+                for node in kept.nodes
+            )
+        return found
 
 
 def _keep(cell: Cell, need: Need, slots: int) -> list[Node]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SURPLUS: Final = len(TIERS)
 """Rank of what an elastic attempt has grown by: weaker than every tier."""
 
+NOBODY: Final[frozenset[str]] = frozenset()
+
 UNORDERED: Final = -(1 << 62)
 """Place of an attempt that is not in order with others."""
 
@@ -85,7 +87,7 @@ class Run:
         """The work until then is safe; 0: none is."""
         self.stop_by_ms = 0
         self.stop_reason = ""
-        self.reported: frozenset[str] = frozenset()
+        self.reported = NOBODY
         """Nodes whose agents reported the end of their part."""
         self.reservation: Reservation | None = None
         self.place = UNORDERED
@@ -102,6 +104,9 @@ class Run:
     def slots_by_node(self) -> dict[str, int]:
         """Whole slots by node; shared devices are counted by their node."""
         slots_of = self.job.shape.slots_of
+        if len(self.nodes) == 1:  # as most attempts
+            node, replicas, group, device = self.nodes[0]
+            return {node: replicas * slots_of[group] if device < 0 else 0}
         slots: dict[str, int] = {}
         for node, replicas, group, device in self.nodes:
             own = replicas * slots_of[group] if device < 0 else 0
@@ -138,12 +143,12 @@ class Run:
             self.attempt,
             self.flavour,
             self.nodes,
-            sorted(self.missing.items()),
+            sorted(self.missing.items()) if self.missing else [],
             self.started_ms,
             self.running_ms,
             self.checkpoint_ms,
             self.stop_by_ms,
             self.stop_reason,
-            sorted(self.reported),
+            sorted(self.reported) if self.reported else [],
             self.reservation.id if self.reservation else None,
         )

@@ -59,6 +59,47 @@ def _line(cell: Cell, shape: Shape) -> Line | None:
     return line
 
 
+class Band:
+    """The lines of one tier and queue of which something may start, best first."""
+
+    __slots__ = ("_at", "_lines")
+
+    def __init__(self) -> None:
+        self._lines: list[Line] = []
+        self._at = 0
+
+    def add(self, line: Line) -> None:
+        """One more, in whatever place: `sort` comes before what is first is asked for."""
+        self._lines.append(line)
+
+    def sort(self) -> None:
+        self._lines.sort()
+
+    @property
+    def empty(self) -> bool:
+        return self._at == len(self._lines)
+
+    @property
+    def first(self) -> Shape:
+        return self._lines[self._at].shape
+
+    def rest(self) -> list[Shape]:
+        return [line.shape for line in self._lines[self._at :]]
+
+    def advance(self, line: Line | None) -> None:
+        """Another line, if any, is there for the first one."""
+        self._at += 1
+        if line is not None:
+            insort(self._lines, line, self._at)
+
+    def pass_over(self, blocked: dict[Demand, Blocked]) -> None:
+        """Go on to the first line of which something may start."""
+        lines, at = self._lines, self._at
+        while at < len(lines) and lines[at].shape.demand in blocked:
+            at += 1
+        self._at = at
+
+
 class Scheduling:
     """One round's pass over the lines."""
 
@@ -75,37 +116,38 @@ class Scheduling:
 
     def run(self) -> None:
         bands = self._bands()
-        heap = [(tier, self._place(lines), queue, lines) for (tier, queue), lines in bands]
+        heap = [(tier, _place(self.cell, band.first), queue, band) for (tier, queue), band in bands]
         heapify(heap)
         while heap and self.turn.work > 0:
-            tier, (_, share), queue, lines = heap[0]
+            tier, (_, share), queue, band = heap[0]
             if self.gathering.begin(tier):
                 self.available.clear()
-            shape = lines[0].shape
-            started = shape.demand not in self.blocked and self._start(shape, share)
-            if started:
-                self._advance(lines)
+            shape = band.first
+            if shape.demand not in self.blocked and self._start(shape, share):
+                band.advance(_line(self.cell, shape))
             elif shape.queue.strict:
-                self._hold_back(lines)
-            while not shape.queue.strict and lines and lines[0].shape.demand in self.blocked:
-                heappop(lines)
-            if lines:
-                heapreplace(heap, (tier, self._place(lines), queue, lines))
-            else:
+                self._hold_back(band)
                 heappop(heap)
+                continue
+            if not shape.queue.strict:
+                band.pass_over(self.blocked)
+            if band.empty:
+                heappop(heap)
+            else:
+                heapreplace(heap, (tier, _place(self.cell, band.first), queue, band))
         if heap:
             self.cell.unfinished = True
-            unreached = (e.shape for *_, lines in heap for e in lines)
-            untold = (s for s in unreached if s.queue.strict or s.demand not in self.blocked)
-            self._tell_all((s for s in untold if not s.reason), Blocked(ROUND_IS_FULL))
+            unreached = [shape for *_, band in heap for shape in band.rest()]
+            untold = [s for s in unreached if s.queue.strict or s.demand not in self.blocked]
+            self._tell_all([s for s in untold if not s.reason], Blocked(ROUND_IS_FULL))
         self.gathering.begin(len(TIERS))
         self._tell_blocked()
         self.gathering.end()
         self._claim()
 
-    def _bands(self) -> Iterable[tuple[tuple[int, int], list[Line]]]:
-        """By tier and queue: the lines of which something may start, best first."""
-        bands: dict[tuple[int, int], list[Line]] = {}
+    def _bands(self) -> Iterable[tuple[tuple[int, int], Band]]:
+        """By tier and queue."""
+        bands: dict[tuple[int, int], Band] = {}
         for demand in self.cell.demands.values():
             if not demand.waiting:
                 continue
@@ -120,13 +162,12 @@ class Scheduling:
                 line = _line(self.cell, shape) if shape.waiting else None
                 if line is None or (strict and not shape.queue.strict):
                     continue
-                lines = bands.get(shape.band)
-                if lines is None:
-                    bands[shape.band] = [line]
-                else:
-                    lines.append(line)
-        for lines in bands.values():
-            heapify(lines)
+                band = bands.get(shape.band)
+                if band is None:
+                    band = bands[shape.band] = Band()
+                band.add(line)
+        for band in bands.values():
+            band.sort()
         return bands.items()
 
     def _surely_blocked(self, demand: Demand) -> Blocked | None:
@@ -173,9 +214,6 @@ class Scheduling:
         # By slots alone: a gang that lacks whole nodes keeps its queue's place for it, so that
         # small jobs of queues without one come first.
         return sum(c.free for c in need.classes(self.cell)) >= need.slots
-
-    def _place(self, lines: list[Line]) -> Place:
-        return _place(self.cell, lines[0].shape)
 
     def _start(self, shape: Shape, share: int) -> bool:
         """Start the head of the shape's line, or find that its demand is blocked."""
@@ -229,21 +267,11 @@ class Scheduling:
             self.cell.unfinished = True  # what was hidden and not taken is there for all again
         return answer
 
-    def _advance(self, lines: list[Line]) -> None:
-        """The head of the first line was started: its next job, if any, takes its place."""
-        line = _line(self.cell, lines[0].shape)
-        if line is None:
-            heappop(lines)
-        else:
-            heapreplace(lines, line)
-
-    def _hold_back(self, lines: list[Line]) -> None:
+    def _hold_back(self, band: Band) -> None:
         """A strict queue: what is behind a blocked job waits for it."""
-        first = heappop(lines).shape
+        first, *behind = band.rest()
         self._tell_all((first,), self.blocked[first.demand])
-        behind = Blocked("behind_in_queue", where=first.queue.id)
-        self._tell_all((e.shape for e in lines), behind)
-        lines.clear()
+        self._tell_all(behind, Blocked("behind_in_queue", where=first.queue.id))
 
     def _tell_all(self, shapes: Iterable[Shape], blocked: Blocked) -> None:
         for shape in sorted(shapes, key=lambda s: s.id):

@@ -15,7 +15,7 @@ from domain.placement import nodes_of
 if TYPE_CHECKING:
     from domain.nodes import Node
     from domain.quota import Account
-    from domain.runs import Order, Run
+    from domain.runs import Run
     from domain.turn import Turn
 
 STEPS: Final = (512, 4096, 1 << 62)
@@ -71,8 +71,8 @@ class Plan(NamedTuple):
 Room = tuple[int, int, int, "Node"]
 """(cost of a replica's room in thousandths, free slots, index of the node, node)"""
 
-Row = tuple[int, "Order", "Run"]
-"""(cost of a slot in thousandths, number of the job, attempt)"""
+Row = tuple[int, int, int, "Run"]
+"""(cost of a slot in thousandths; number of the job, part; attempt)"""
 
 
 class Eligible:
@@ -108,13 +108,18 @@ class Eligible:
             found = self._by_node = {}
             slots = self._slots
             for run, cost in self.cost.items():
-                row = (cost * 1000 // max(1, run.slots), run.order, run)
+                each = cost * 1000 // max(1, run.slots)
+                row = (each, run.job.number, run.part, run)  # no two are equal up to the attempt
                 for id_, own in run.slots_by_node().items():
-                    found.setdefault(id_, []).append(row)
-                    slots[id_] = slots.get(id_, 0) + own
-            for runs in found.values():
-                if len(runs) > 1:
-                    runs.sort(key=lambda r: r[:2])
+                    rows = found.get(id_)
+                    if rows is None:
+                        found[id_], slots[id_] = [row], own
+                    else:
+                        rows.append(row)
+                        slots[id_] += own
+            for rows in found.values():
+                if len(rows) > 1:
+                    rows.sort()
         return found
 
     def slots_on(self, node: Node) -> int:
@@ -282,13 +287,13 @@ def _room(
     """
     cost = 0
     killed: list[Run] = []
-    for part, _, run in row:
+    for each, _, _, run in row:
         if free >= slots:
             break
         own = node.runs.get(run, 0)
         if own and not run.stop_by_ms and run not in gone:
             free += own
-            cost += part * own
+            cost += each * own
             killed.append(run)
     return (cost, killed) if free >= slots else None
 

@@ -150,7 +150,7 @@ def room(
     """
     taken: dict[Run, Parts] = {}
     slots, cpu_milli, memory_mib = free  # counted one by one: on a large cell this is asked often
-    for _, _, run in eligible.on(node):
+    for *_, run in eligible.on(node):
         if slots >= 0 and cpu_milli >= 0 and memory_mib >= 0:
             break
         own = held(node, run)

@@ -98,7 +98,7 @@ class _Search:
         nodes = self.nodes[:number]
         rooms = {node.id: Room(node, node.available) for node in nodes}
         gone = dict.fromkeys(
-            run for node in nodes for _, _, run in self.eligible.on(node) if not run.stop_by_ms
+            run for node in nodes for *_, run in self.eligible.on(node) if not run.stop_by_ms
         )
         for run in gone:
             for place in _places(run, rooms):
