@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from domain.runs import Run
     from domain.turn import Turn
 
-STEPS: Final = (512, 4096, 1 << 62)
+STEPS: Final = (256, 1024, 4096, 1 << 62)
 """So many attempts are looked at for victims, and if they are not enough, the next so many."""
 
 NODES_A_UNIT: Final = 32
