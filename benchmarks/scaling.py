@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import decide
@@ -34,6 +36,21 @@ def point(accelerators: int, jobs: int, rounds: int, ends: int) -> dict[str, Any
         "decisions_per_cpu_s": steady["decisions_per_cpu_s"],
         "peak_rss_mib": found["peak_rss_mib"],
     }
+
+
+def sweep(
+    sizes: dict[str, list[tuple[int, int]]], args: argparse.Namespace
+) -> dict[str, list[dict[str, Any]]]:
+    """The points of all sizes, by what grows in them."""
+    return {
+        what: [point(accelerators, jobs, args.rounds, args.ends) for accelerators, jobs in of]
+        for what, of in sizes.items()
+    }
+
+
+def medians(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of one size: a machine that others use, too, is slow for minutes."""
+    return {name: median(p[name] for p in points) for name in points[0]}
 
 
 def draw(sweeps: dict[str, list[dict[str, Any]]], path: Path) -> None:
@@ -72,13 +89,18 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--jobs", type=int, nargs="*", default=list(JOBS))
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--ends", type=int, default=300, help="attempts that end in each round")
+    parser.add_argument("--repeat", type=int, default=1, help="sweeps, of which medians are told")
     parser.add_argument("--plot", type=Path, help="draw into this file, .svg or .png")
     parser.add_argument("--json", action="store_true", help="accepted; the output is always JSON")
     args = parser.parse_args(argv)
     most = max(args.accelerators)
+    sizes = {
+        "accelerators": [(a, FIXED_JOBS) for a in args.accelerators],
+        "jobs": [(most, j) for j in args.jobs],
+    }
+    all_ = [sweep(sizes, args) for _ in range(args.repeat)]
     sweeps = {
-        "accelerators": [point(a, FIXED_JOBS, args.rounds, args.ends) for a in args.accelerators],
-        "jobs": [point(most, j, args.rounds, args.ends) for j in args.jobs],
+        what: [medians(p) for p in zip(*(s[what] for s in all_), strict=True)] for what in sizes
     }
     if args.plot is not None:
         draw(sweeps, args.plot)

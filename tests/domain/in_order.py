@@ -51,3 +51,5 @@ def may_be_preempted_in_order(cell: Cell) -> None:
         for at_ms in (0, *began):
             after = next((ms for ms in began if ms > at_ms), None)
             assert known.began_after(at_ms) == after
+    for demand in cell.demands.values():
+        assert demand.strongest == min(s.tier for s in demand.shapes.values())
