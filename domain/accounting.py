@@ -99,7 +99,7 @@ class Book:
         return (self.owner, self.accelerator, self.since_ms, [str(n) for n in self.settled])
 
     def entry(self, use: Use, amount: int) -> Entry:
-        """Equal ones are one object: as many jobs have the same."""
+        """Equal ones are one object, for many jobs have the same."""
         key = (use, amount)
         found = self._entries.get(key)
         if found is None:

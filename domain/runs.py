@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 SURPLUS: Final = len(TIERS)
 """Rank of what an elastic attempt has grown by: weaker than every tier."""
 
-NOBODY: Final[frozenset[str]] = frozenset()
+NONE_REPORTED: Final[frozenset[str]] = frozenset()
+"""One for all attempts: mypyc makes a new one each time."""
 
 UNORDERED: Final = -(1 << 62)
 """Place of an attempt that is not in order with others."""
@@ -87,7 +88,7 @@ class Run:
         """The work until then is safe; 0: none is."""
         self.stop_by_ms = 0
         self.stop_reason = ""
-        self.reported = NOBODY
+        self.reported = NONE_REPORTED
         """Nodes whose agents reported the end of their part."""
         self.reservation: Reservation | None = None
         self.place = UNORDERED

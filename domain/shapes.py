@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 NOT_OF_SHAPE: Final = ("job", "labels", "deadline")
 """Fields of SubmitJob that tell jobs apart and that no placement may read."""
 
-UNKNOWN: Final = -1
-
 Entry = tuple[int, int, int, "Job"]
 """(rank, seniority, number) of a job when it joined a line, and the job."""
 
@@ -178,7 +176,6 @@ class Demand:
     """What shapes of one account ask for, in whatever tier and priority: one answer serves all."""
 
     __slots__ = (
-        "_strongest",
         "account",
         "ceiling",
         "ceiling_by",
@@ -188,6 +185,7 @@ class Demand:
         "reservation",
         "shapes",
         "size",
+        "strongest",
         "told",
         "waiting",
     )
@@ -213,7 +211,8 @@ class Demand:
         """Thousandths of slots that the account's own queues may use of a type, by a rule."""
         self.ceiling_by = ""
         self.shapes: dict[int, Shape] = {}
-        self._strongest = UNKNOWN
+        self.strongest = len(TIERS)
+        """The strongest tier of the shapes."""
         self.waiting = 0
         """Jobs in the lines of the shapes."""
         self.told: tuple[str, str] | None = None
@@ -221,19 +220,13 @@ class Demand:
 
     def enter(self, shape: Shape) -> None:
         self.shapes[shape.id] = shape
+        self.strongest = min(self.strongest, shape.tier)
         self.told = None
-        self._strongest = UNKNOWN
 
     def leave(self, shape: Shape) -> None:
         del self.shapes[shape.id]
-        self._strongest = UNKNOWN
-
-    @property
-    def strongest(self) -> int:
-        """The strongest tier of its shapes."""
-        if self._strongest == UNKNOWN:
-            self._strongest = min(s.tier for s in self.shapes.values())
-        return self._strongest
+        if shape.tier == self.strongest:
+            self.strongest = min((s.tier for s in self.shapes.values()), default=len(TIERS))
 
     def below_ceiling(self, accelerator: str) -> int:
         """What the rules of policies let the account's queues take more."""

@@ -55,10 +55,8 @@ class Victims:
 
         Tiers that are not weaker than the strongest of them are not looked at.
         """
-        found = -1
-        for need in demand.needs:
-            found = max(found, self._weakest(demand, need.accelerator, demand.strongest))
-        return found
+        strongest = demand.strongest
+        return max(self._weakest(demand, need.accelerator, strongest) for need in demand.needs)
 
     def _weakest(self, demand: Demand, accelerator: str, strongest: int) -> int:
         within = demand.account.within_nominal(accelerator, demand.size)
