@@ -55,8 +55,10 @@ class Victims:
 
         Tiers that are not weaker than the strongest of them are not looked at.
         """
-        strongest = demand.strongest
-        return max(self._weakest(demand, need.accelerator, strongest) for need in demand.needs)
+        found = -1
+        for need in demand.needs:  # max() takes longer on machine code, and this is asked often
+            found = max(found, self._weakest(demand, need.accelerator, demand.strongest))
+        return found
 
     def _weakest(self, demand: Demand, accelerator: str, strongest: int) -> int:
         within = demand.account.within_nominal(accelerator, demand.size)
