@@ -18,7 +18,8 @@ LOCK := $(PY) -m uv pip compile --quiet --universal --generate-hashes --no-emit-
 run: $(VENV)/runtime-installed
 	@$(PY) -m aquifer run $(ARGS)
 
-test: lint compiled
+test:
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint compiled
 	$(PYTEST)
 
 check: lint
