@@ -19,7 +19,7 @@ run: $(VENV)/runtime-installed
 	@$(PY) -m aquifer run $(ARGS)
 
 test:
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint compiled
+	@$(MAKE) --no-print-directory --jobs 2 lint compiled
 	$(PYTEST)
 
 check: lint

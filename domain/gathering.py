@@ -116,9 +116,8 @@ class Gathering:
             return blocked
         if demand in self.kept:
             return Blocked(REASON, blocked.needed_milli, blocked.available_milli)
-        for need in demand.needs:  # any() takes longer on machine code, and this is asked often
-            if self._fits(need):
-                return Blocked(BEHIND, blocked.needed_milli, blocked.available_milli)
+        if any(self._fits(need) for need in demand.needs):
+            return Blocked(BEHIND, blocked.needed_milli, blocked.available_milli)
         return blocked
 
     def _fits(self, need: Need) -> bool:

@@ -105,9 +105,6 @@ class Run:
     def slots_by_node(self) -> dict[str, int]:
         """Whole slots by node; shared devices are counted by their node."""
         slots_of = self.job.shape.slots_of
-        if len(self.nodes) == 1:  # as most attempts
-            node, replicas, group, device = self.nodes[0]
-            return {node: replicas * slots_of[group] if device < 0 else 0}
         slots: dict[str, int] = {}
         for node, replicas, group, device in self.nodes:
             own = replicas * slots_of[group] if device < 0 else 0
@@ -144,12 +141,12 @@ class Run:
             self.attempt,
             self.flavour,
             self.nodes,
-            sorted(self.missing.items()) if self.missing else [],
+            sorted(self.missing.items()),
             self.started_ms,
             self.running_ms,
             self.checkpoint_ms,
             self.stop_by_ms,
             self.stop_reason,
-            sorted(self.reported) if self.reported else [],
+            sorted(self.reported),
             self.reservation.id if self.reservation else None,
         )

@@ -64,16 +64,9 @@ class Band:
 
     __slots__ = ("_at", "_lines")
 
-    def __init__(self) -> None:
-        self._lines: list[Line] = []
+    def __init__(self, lines: list[Line]) -> None:
+        self._lines = sorted(lines)
         self._at = 0
-
-    def add(self, line: Line) -> None:
-        """One more, in whatever place: `sort` comes before what is first is asked for."""
-        self._lines.append(line)
-
-    def sort(self) -> None:
-        self._lines.sort()
 
     @property
     def empty(self) -> bool:
@@ -115,7 +108,7 @@ class Scheduling:
         self.gathering = Gathering(self.cell)
 
     def run(self) -> None:
-        bands = self._bands()
+        bands = [(key, Band(lines)) for key, lines in self._lines()]
         heap = [(tier, _place(self.cell, band.first), queue, band) for (tier, queue), band in bands]
         heapify(heap)
         while heap and self.turn.work > 0:
@@ -145,9 +138,9 @@ class Scheduling:
         self.gathering.end()
         self._claim()
 
-    def _bands(self) -> Iterable[tuple[tuple[int, int], Band]]:
-        """By tier and queue."""
-        bands: dict[tuple[int, int], Band] = {}
+    def _lines(self) -> Iterable[tuple[tuple[int, int], list[Line]]]:
+        """By tier and queue: the lines of which something may start."""
+        found: dict[tuple[int, int], list[Line]] = {}
         for demand in self.cell.demands.values():
             if not demand.waiting:
                 continue
@@ -162,13 +155,12 @@ class Scheduling:
                 line = _line(self.cell, shape) if shape.waiting else None
                 if line is None or (strict and not shape.queue.strict):
                     continue
-                band = bands.get(shape.band)
-                if band is None:
-                    band = bands[shape.band] = Band()
-                band.add(line)
-        for band in bands.values():
-            band.sort()
-        return bands.items()
+                lines = found.get(shape.band)
+                if lines is None:
+                    found[shape.band] = [line]
+                else:
+                    lines.append(line)
+        return found.items()
 
     def _surely_blocked(self, demand: Demand) -> Blocked | None:
         """A cheap no, from counts alone; None if the demand has to be tried."""

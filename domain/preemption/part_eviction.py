@@ -63,8 +63,9 @@ def domains(turn: Turn, need: Need, eligible: Eligible) -> list[tuple[Domain, li
     known, rows = turn.cell.nodes, eligible.by_node()
     found: dict[Domain, list[Node]] = {domain_of(known[id_], level): [] for id_ in rows}
     least = min(g.slots for g in need.groups)
+    roomy = not need.part and any(any(c.counts[least:]) for c in need.classes(turn.cell))
     nodes: Iterable[Node] = known.values()
-    if need.part or not any(any(c.counts[least:]) for c in need.classes(turn.cell)):
+    if not roomy:  # only where somebody's end makes room
         nodes = sorted((known[id_] for id_ in rows), key=lambda n: n.index)
     for node in nodes:
         if node.class_.id not in classes or (node.available < least and node.id not in rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -36,11 +37,12 @@ def test_a_large_heap_comes_to_lie_on_huge_pages() -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     once, twice = map(int, ran.stdout.split())
-    if ALLOWED.exists() and "[never]" not in ALLOWED.read_text():
-        assert once > 64, "most of some 120 MiB"
-        assert twice >= once, "what lies there stays there"
-    else:
+    if not ALLOWED.exists() or "[never]" in ALLOWED.read_text():
         assert once == twice == 0
+        return
+    assert twice >= once, "what lies there stays there"
+    if tuple(map(int, platform.release().split(".")[:2])) >= (6, 1):
+        assert once > 64, "most of some 120 MiB; an older kernel takes its time"
 
 
 def test_a_tended_heap_is_looked_after_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
