@@ -1,7 +1,7 @@
 """The memory of a process that holds a large cell.
 
 A round touches a little of everything, all over a heap of up to gigabytes. Found by pages of 4 KiB
-that takes a quarter of a round's time at a million jobs; with pages of 2 MiB it takes next to none.
+that takes a quarter of a round's time at a million jobs; with pages of 2 MiB hardly any.
 """
 
 from __future__ import annotations
